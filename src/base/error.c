@@ -1,0 +1,48 @@
+/* Errors as values; see error.h. */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void error_fill(struct error *e, enum err code, const char *param, const char *format, va_list args) {
+    e->code = code;
+    snprintf(e->param, sizeof e->param, "%s", param);
+    vsnprintf(e->text, sizeof e->text, format, args);
+}
+
+int error_set(struct error *e, enum err code, const char *format, ...) {
+    if (e != NULL) {
+        va_list args;
+        va_start(args, format);
+        error_fill(e, code, "", format, args);
+        va_end(args);
+    }
+    return code;
+}
+
+int error_param(struct error *e, enum err code, const char *param, const char *format, ...) {
+    if (e != NULL) {
+        va_list args;
+        va_start(args, format);
+        error_fill(e, code, param, format, args);
+        va_end(args);
+    }
+    return code;
+}
+
+int error_prefix(struct error *e, const char *format, ...) {
+    char old[sizeof e->text];
+    char head[sizeof e->text];
+    va_list args;
+    if (e == NULL)
+        return ERR_INTERNAL;
+    memcpy(old, e->text, sizeof old);
+    va_start(args, format);
+    vsnprintf(head, sizeof head, format, args);
+    va_end(args);
+    size_t n = strlen(head);
+    memcpy(e->text, head, n);
+    snprintf(e->text + n, sizeof e->text - n, "%s", old);
+    return e->code;
+}

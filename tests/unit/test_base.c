@@ -1,0 +1,109 @@
+/* The ground floor: buffers, UTF-8, JSON, arena. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/arena.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/utf8.h"
+
+static void test_json_round_trip(void **state) {
+    static const char text[] = "{\"big\":9007199254740993,\"min\":-9223372036854775808,\"f\":0.1,\"z\":\"a\\u0000b\\n\","
+                               "\"a\":[true,false,null,1e300]}";
+    struct json *v;
+    struct error e;
+    struct buf b = {0};
+    (void)state;
+    assert_int_equal(json_parse(&v, str_from(text), &e), 0);
+    assert_true(json_as_int(json_get(v, "big")) == 9007199254740993LL);
+    assert_int_equal(json_as_str(json_get(v, "z")).n, 4);
+    json_write(&b, v);
+    assert_string_equal(b.p, "{\"big\":9007199254740993,\"min\":-9223372036854775808,\"f\":0.1,\"z\":\"a\\u0000b\\n\","
+                             "\"a\":[true,false,null,1e+300]}");
+    buf_free(&b);
+    json_free(v);
+}
+
+static void test_json_refuses(void **state) {
+    static const char *const bad[] = {"", "{", "[1,]", "\"\xff\"", "99999999999999999999", "{\"a\":1}x", "nul"};
+    struct json *v;
+    struct error e;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(json_parse(&v, str_from(bad[i]), &e), ERR_INVALID);
+    char *deep = malloc(1000000);
+    memset(deep, '[', 1000000);
+    assert_int_equal(json_parse(&v, (struct str){deep, 1000000}, &e), ERR_INVALID);
+    free(deep);
+}
+
+static void test_utf8(void **state) {
+    size_t n;
+    char out[4];
+    struct buf b = {0};
+    (void)state;
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        if (c >= 0xD800 && c < 0xE000)
+            continue;
+        size_t m = utf8_encode(c, out);
+        assert_int_equal(utf8_decode((struct str){out, m}, &n), c);
+        assert_int_equal(n, m);
+        for (size_t cut = 1; cut < m; cut++)
+            assert_int_equal(utf8_incomplete_tail((struct str){out, cut}), cut);
+        assert_int_equal(utf8_incomplete_tail((struct str){out, m}), 0);
+    }
+    assert_false(utf8_valid(STR("\xC0\x80")));
+    assert_false(utf8_valid(STR("\xED\xA0\x80")));
+    assert_false(utf8_valid(STR("\xF4\x90\x80\x80")));
+    utf8_append_repaired(&b, STR("a\xFFz"));
+    assert_string_equal(b.p, "a\xEF\xBF\xBDz");
+    buf_free(&b);
+}
+
+static void test_buf_limit(void **state) {
+    struct buf b = {.limit = 10};
+    (void)state;
+    buf_text(&b, "12345");
+    buf_text(&b, "123456");
+    assert_true(b.failed);
+    assert_string_equal(b.p, "12345");
+    buf_free(&b);
+}
+
+static void test_arena(void **state) {
+    struct arena a = {.limit = 100000};
+    (void)state;
+    for (size_t i = 1; i < 200; i++) {
+        unsigned char *p = arena_alloc(&a, i);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % 16, 0);
+        for (size_t k = 0; k < i; k++)
+            assert_int_equal(p[k], 0);
+        memset(p, 0xAA, i);
+    }
+    assert_null(arena_alloc(&a, 100000));
+    assert_null(arena_array(&a, SIZE_MAX / 2, 4));
+    arena_free(&a);
+}
+
+static void test_hash(void **state) {
+    struct hash h = hash_sha256(STR("abc"));
+    char hex[HASH_HEX + 1];
+    (void)state;
+    hash_hex(&h, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_json_round_trip), cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_buf_limit),       cmocka_unit_test(test_arena),        cmocka_unit_test(test_hash),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
