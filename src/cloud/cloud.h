@@ -1,0 +1,76 @@
+/* The books as the gateway and the commands see them: who is asking, may they, what does it cost, what was delivered.
+ * Money: amounts are integers of 10^-9 of a currency, prices integers of 10^-12 of the currency a token; never floating point.
+ *
+ * A struct cloud owns the one connection that writes, in a thread of its own that commits in groups; the calls a request makes touch memory only and never wait
+ * for the disk. All calls are thread-safe. */
+#ifndef CLOUD_CLOUD_H
+#define CLOUD_CLOUD_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#include <stdint.h>
+
+typedef int64_t amount;   /* 10^-9 of a currency */
+typedef int64_t price;    /* 10^-12 of a currency a token */
+
+struct cloud;
+
+/* Open (and migrate) the books in `folder` (SQLite file books.db and the secret of the key hashes), take the folder's lock, and recover: every hold left open by
+ * a crash is settled for what its journal says was sent. on_durable (may be NULL) is called from the writer's thread after each group
+ * commit: requests that waited in cloud_may_send may go on. ERR_CONFLICT: another process has the books open; it answers on its control socket
+ * (see cloud/control.h). */
+int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *context), void *context, struct error *e);
+void cloud_close(struct cloud *c); /* writes what is queued, checkpoints */
+
+/* Who asks. */
+struct identity {
+    int64_t tenant, key;
+    uint64_t account; /* for the engine: fair share and prefix sharing */
+    uint32_t weight;
+    char tenant_name[64];
+};
+/* token: what follows "Bearer ". ERR_AUTH when it is no valid key. Constant time in the secret; memory only. */
+int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, struct error *e);
+
+/* Make sure the model has a price version (price 0 with a warning in the log when nobody set one). */
+int cloud_know_model(struct cloud *c, const char *model, struct error *e);
+
+struct hold; /* credit set aside for one request (all of its choices) */
+
+struct admission {
+    const struct identity *who;
+    struct str model;
+    char request_id[64];        /* made by the server, unique: the transfer's id derives from it */
+    uint64_t prompt_tokens;     /* counted once even with several choices */
+    uint64_t max_completion_tokens; /* of all choices together */
+};
+/* Place a hold for the worst case at the price of now. ERR_CREDIT: a prepaid tenant has too little left (text says how much is
+ * missing); ERR_BUSY: over the tenant's limit of concurrent requests or holds. The hold is queued for the journal before this returns. */
+int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e);
+
+/* How many completion tokens of the hold may have been sent to the socket by now: what the durable journal says plus 32. */
+uint64_t cloud_may_send(struct hold *h);
+/* The socket has taken `tokens` completion tokens in all (and with the first of them the prompt is due: prompt_tokens, of which cached came from the prefix cache). Journalled at the
+ * latest every 32 tokens. */
+void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens);
+
+enum outcome { OUTCOME_DONE, OUTCOME_CANCELLED, OUTCOME_FAILED };
+struct settlement {
+    bool delivered;            /* anything at all: the prompt is charged */
+    uint64_t cached_tokens;    /* of the prompt */
+    uint64_t completion_tokens; /* that the socket took */
+    int64_t chip_ns, first_token_ns, total_ns;
+    enum outcome outcome;
+};
+/* Charge what was delivered, give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. */
+void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
+
+/* For /metrics. */
+struct cloud_stats {
+    uint64_t admitted, settled, refused_credit, refused_auth, commits, queue;
+    uint64_t open_holds;
+};
+void cloud_stats(struct cloud *c, struct cloud_stats *out);
+
+#endif
