@@ -1,0 +1,102 @@
+/* What the rooms of the CPU chip share: the chip itself, the packed forms of weights, and the table of kernels an instruction set fills.
+ * A product's journey: rows are normed and quantised (fast tables) into the chip's scratch, then every thread takes columns of the
+ * matrices and runs tiles of rows x columns over the whole inner dimension. */
+#ifndef CHIP_CPU_KERNELS_H
+#define CHIP_CPU_KERNELS_H
+
+#include "chip/chip.h"
+#include "chip/cpu/pool.h"
+
+#include <stdatomic.h>
+
+enum { PANEL = 16, BLOCK = 32, MOST_TILE_ROWS = 6 };
+
+/* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each
+ * 64-byte vector belongs to output c. Every form holds exactly the values of the formats packed into it. */
+enum form {
+    FORM_NONE, /* rows stay as the file has them */
+    FORM_4,    /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0 */
+    FORM_4M,   /* f16 scale[16], f16 min[16], 256: code * scale + min                    Q4_1 */
+    FORM_4K,   /* every 8 blocks f16 d[16], f16 dmin[16]; u8 s[16], u8 m[16], 256: code * d * s - dmin * m   Q4_K */
+    FORM_8,    /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
+    FORM_8S,   /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q6_K */
+    FORM_F32,  /* f32 [32][16]: inputs by outputs             F32, and decoded: all formats not named */
+    FORM_F16,
+    FORM_BF16
+};
+
+struct chip_matrix {
+    const struct format *format;
+    const uint8_t *rows; /* in the file */
+    size_t row_bytes;
+    uint32_t inputs, outputs;
+    enum form form;
+    const uint8_t *packed;
+    size_t panel_bytes;
+};
+
+/* Quantised rows: q[r][padded], per block of 32: scale, -8 and -128 times the sum of the codes' halves, scale times those sums. */
+struct quantised {
+    int8_t *q;
+    float *x; /* the normed rows themselves, zero-padded: for the float forms */
+    float *scale;
+    int32_t *sum; /* [r][blocks][2] sums of 16 codes */
+    uint32_t padded, blocks;
+};
+
+struct kernels {
+    const char *name;
+    uint32_t tile_rows, tile_panels;
+    /* One row: norm it (if norm), write x, q, scale and sum of row r. */
+    void (*quantise)(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm, float eps);
+    /* out[i][0..16 panels) = product of rows r.. r + rows with `panels` panels from `panel`; stride in floats. */
+    void (*tile)(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w, uint32_t panel, uint32_t panels,
+                 float *out, size_t stride);
+    void (*gate)(enum arch_activation f, const float *gate, const float *up, float *out, uint32_t n);
+    /* KV pages: f16, keys [head_dim][32], values [32][head_dim]. */
+    void (*kv_write)(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v, uint32_t head_dim);
+    /* score[i][0..32) = q[i] . key[t] for n <= tile_rows vectors of queries */
+    void (*score)(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t head_dim, float *score, size_t stride);
+    /* p = exp(scale * s - max) over n scores in place, the sum returned; s[n..] up to the next 32 become 0 */
+    float (*softmax)(float *s, uint32_t first, uint32_t n, float scale, float softcap);
+    /* out[i] += sum over t < tokens of p[i][t] * value[t] */
+    void (*mix)(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens, const uint16_t *values, uint32_t head_dim, float *out,
+                size_t out_stride);
+    void (*measure)(int what, uint64_t rounds, double *operations); /* a loop of independent int8, bf16 or fp32 operations */
+};
+
+extern const struct kernels kernels_avx2, kernels_avx512;
+
+struct scratch { /* grows, never shrinks */
+    char *p;
+    size_t bytes;
+};
+
+struct chip {
+    struct pool *pool;
+    uint32_t threads;
+    const struct kernels *fast; /* NULL: the reference */
+    char *pack_folder;
+    struct scratch shared, *own; /* own: one a thread */
+    _Atomic uint32_t next;       /* the next piece of the running operation */
+};
+
+void *scratch_need(struct scratch *s, size_t bytes); /* aborts when there is no memory: a step cannot be half done */
+
+void reference_linear(struct chip *c, const struct chip_linear *l);
+void reference_gated(struct chip *c, const struct chip_gated *g);
+void reference_attend(struct chip *c, const struct chip_attend *a);
+void fast_linear(struct chip *c, const struct chip_linear *l);
+void fast_gated(struct chip *c, const struct chip_gated *g);
+void fast_attend(struct chip *c, const struct chip_attend *a);
+
+/* The norm of a row as every path computes it: 1 / sqrt(mean of squares + eps), summed in double. */
+float norm_factor(const float *x, uint32_t n, float eps);
+/* Norm (if any) and rotate one head. */
+void head_rotate(float *x, const struct chip_attend *a, const float *norm, const float *rope);
+
+enum form form_of(const struct format *f);
+size_t form_panel_bytes(enum form f, uint32_t inputs);
+int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out);
+
+#endif

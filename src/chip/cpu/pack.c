@@ -1,0 +1,296 @@
+/* Weights on their way from the file into the order of the fast kernels: each 16 outputs become a panel whose blocks hold scales and codes side by side
+ * (kernels.h lists the forms). Packing keeps every value exactly; a format maps to the narrowest form that can say so. The reference
+ * reads the file's own rows and packs nothing. */
+#include "chip/cpu/kernels.h"
+
+#include "base/log.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct chip_weights {
+    struct chip_matrix *matrix;
+    size_t n, bytes; /* bytes: read by one step */
+    uint8_t *packed;
+    size_t packed_bytes;
+};
+
+enum form form_of(const struct format *f)
+{
+    switch (f->id) {
+    case FORMAT_Q4_0: return FORM_4;
+    case FORMAT_Q4_1: return FORM_4M;
+    case FORMAT_Q4_K: return FORM_4K;
+    case FORMAT_Q8_0:
+    case FORMAT_Q5_0:
+    case FORMAT_IQ4_NL: return FORM_8;
+    case FORMAT_F16: return FORM_F16;
+    case FORMAT_BF16: return FORM_BF16;
+    case FORMAT_F32: return FORM_F32;
+    case FORMAT_Q6_K: return FORM_8S;
+    default: return FORM_F32; /* decoded: exact, though wider than the file */
+    }
+}
+
+size_t form_panel_bytes(enum form f, uint32_t inputs)
+{
+    size_t blocks = (inputs + BLOCK - 1) / BLOCK;
+    switch (f) {
+    case FORM_4: return blocks * 288;
+    case FORM_4M: return blocks * 320;
+    case FORM_4K: return blocks / 8 * 2368;
+    case FORM_8: return blocks * 544;
+    case FORM_8S: return blocks * 640;
+    case FORM_F32: return blocks * 2048;
+    case FORM_F16:
+    case FORM_BF16: return blocks * 1024;
+    default: return 0;
+    }
+}
+
+static uint16_t f16_at(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static void put_f16(uint8_t *out, uint32_t col, uint16_t v)
+{
+    memcpy(out + 2 * col, &v, sizeof v);
+}
+
+static void put_f32(uint8_t *out, uint32_t col, float v)
+{
+    memcpy(out + 4 * col, &v, sizeof v);
+}
+
+/* code[32] of one output into the 4-bit vectors: vector j holds inputs 8 j .. 8 j + 3 in low halves, the next four in high halves. */
+static void put_4(uint8_t *out, uint32_t col, const uint8_t *code)
+{
+    for (uint32_t k = 0; k < BLOCK; k++)
+        out[k / 8 * 64 + col * 4 + k % 4] |= (uint8_t)(k & 4 ? code[k] << 4 : code[k]);
+}
+
+static void put_8(uint8_t *out, uint32_t col, const uint8_t *code, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++)
+        out[k / 4 * 64 + col * 4 + k % 4] = code[k];
+}
+
+/* The 32 low, then high halves of 16 bytes, as the formats of 32 values store them. */
+static void nibbles(const uint8_t *q, uint8_t *code)
+{
+    for (int i = 0; i < 16; i++) {
+        code[i] = q[i] & 15;
+        code[i + 16] = q[i] >> 4;
+    }
+}
+
+static void pack_4(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
+{
+    uint8_t code[BLOCK];
+    bool min = m->form == FORM_4M;
+    for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += min ? 20 : 18, out += min ? 320 : 288) {
+        put_f16(out, col, f16_at(row));
+        if (min)
+            put_f16(out + 32, col, f16_at(row + 2));
+        nibbles(row + (min ? 4 : 2), code);
+        put_4(out + (min ? 64 : 32), col, code);
+    }
+}
+
+static void pack_4k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
+{
+    for (uint32_t s = 0; s < m->inputs / 256; s++, row += 144) {
+        put_f16(out, col, f16_at(row));
+        put_f16(out + 32, col, f16_at(row + 2));
+        out += 64;
+        const uint8_t *sc = row + 4, *q = row + 16;
+        for (uint32_t j = 0; j < 8; j++, out += 288) {
+            out[col] = j < 4 ? sc[j] & 63 : (uint8_t)((sc[j + 4] & 15) | (sc[j - 4] >> 6) << 4);
+            out[16 + col] = j < 4 ? sc[j + 4] & 63 : (uint8_t)(sc[j + 4] >> 4 | (sc[j] >> 6) << 4);
+            uint8_t code[BLOCK];
+            for (int i = 0; i < 32; i++)
+                code[i] = j & 1 ? q[j / 2 * 32 + i] >> 4 : q[j / 2 * 32 + i] & 15;
+            put_4(out + 32, col, code);
+        }
+    }
+}
+
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
+{
+    uint8_t code[BLOCK];
+    for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += m->format->bytes, out += 544) {
+        put_f16(out, col, f16_at(row));
+        if (m->format->id == FORMAT_Q8_0) {
+            for (int i = 0; i < BLOCK; i++)
+                code[i] = (uint8_t)(row[2 + i] ^ 128);
+        } else if (m->format->id == FORMAT_IQ4_NL) {
+            nibbles(row + 2, code);
+            for (int i = 0; i < BLOCK; i++)
+                code[i] = (uint8_t)(iq4_values[code[i]] + 128);
+        } else { /* Q5_0 */
+            uint32_t high;
+            memcpy(&high, row + 2, sizeof high);
+            nibbles(row + 6, code);
+            for (int i = 0; i < BLOCK; i++)
+                code[i] = (uint8_t)((code[i] | (high >> i & 1) << 4) + 112);
+        }
+        put_8(out + 32, col, code, BLOCK);
+    }
+}
+
+/* Q6_K: 16 scales of 16 values; low halves in ql, high pairs of bits in qh, per 128 values. */
+static void pack_6k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
+{
+    for (uint32_t s = 0; s < m->inputs / 256; s++, row += 210) {
+        float d = format_f16_to_f32(f16_at(row + 208));
+        for (uint32_t j = 0; j < 16; j++, out += 320) {
+            put_f32(out, col, d * (int8_t)row[192 + j]);
+            uint8_t code[16];
+            for (uint32_t i = 0; i < 16; i++) {
+                uint32_t k = (j * 16 + i) % 128, half = j / 8;
+                uint8_t low = row[half * 64 + k % 64], high = row[128 + half * 32 + k % 32];
+                code[i] = (uint8_t)(((k < 64 ? low & 15 : low >> 4) | (high >> (k / 32 * 2) & 3) << 4) + 96);
+            }
+            put_8(out + 64, col, code, 16);
+        }
+    }
+}
+
+static void pack_float(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
+{
+    size_t wide = m->form == FORM_F32 ? 4 : 2;
+    if (m->form != FORM_F32) {
+        for (uint32_t k = 0; k < m->inputs; k++)
+            memcpy(out + (k * PANEL + col) * wide, row + k * wide, wide);
+        return;
+    }
+    float value[256];
+    uint32_t step = m->format->values;
+    for (uint32_t k = 0; k < m->inputs; k += step, row += m->format->bytes) {
+        m->format->decode(row, value, 1);
+        for (uint32_t i = 0; i < step; i++)
+            put_f32(out + (size_t)(k + i) * PANEL * wide, col, value[i]);
+    }
+}
+
+int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out)
+{
+    for (uint32_t col = 0; col < PANEL && panel * PANEL + col < m->outputs; col++) {
+        const uint8_t *row = m->rows + (size_t)(panel * PANEL + col) * m->row_bytes;
+        switch (m->form) {
+        case FORM_4:
+        case FORM_4M: pack_4(m, row, col, out); break;
+        case FORM_4K: pack_4k(m, row, col, out); break;
+        case FORM_8: pack_8(m, row, col, out); break;
+        case FORM_8S: pack_6k(m, row, col, out); break;
+        default: pack_float(m, row, col, out);
+        }
+    }
+    return 0;
+}
+
+
+struct packing {
+    struct chip *c;
+    struct chip_weights *w;
+    _Atomic int failed;
+};
+
+static void pack_work(void *context, uint32_t thread)
+{
+    struct packing *p = context;
+    for (size_t i = 0; i < p->w->n; i++) {
+        const struct chip_matrix *m = &p->w->matrix[i];
+        uint32_t panels = (m->outputs + PANEL - 1) / PANEL;
+        for (uint32_t j = thread; m->packed && j < panels; j += p->c->threads)
+            pack_panel(m, j, p->w->packed + (m->packed - p->w->packed) + j * m->panel_bytes);
+    }
+}
+
+static int matrix_fill(struct chip_matrix *m, const struct gguf_tensor *t, bool fast, struct error *e)
+{
+    if (t->dims > 2 || t->dim[2] > 1 || t->dim[0] == 0 || t->dim[0] > UINT32_MAX / 2 || t->dim[1] == 0 || t->dim[1] > UINT32_MAX / 2 ||
+        t->dim[0] % t->format->values)
+        return error_set(e, ERR_CORRUPT, "tensor %.*s is not a matrix the chip can use", (int)t->name.n, t->name.p);
+    *m = (struct chip_matrix){
+        .format = t->format,
+        .rows = t->data,
+        .row_bytes = t->dim[0] / t->format->values * t->format->bytes,
+        .inputs = (uint32_t)t->dim[0],
+        .outputs = (uint32_t)t->dim[1],
+    };
+    if (fast) {
+        m->form = form_of(t->format);
+        m->panel_bytes = form_panel_bytes(m->form, m->inputs);
+    }
+    return 0;
+}
+
+int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, size_t n,
+              struct error *e)
+{
+    *out = NULL;
+    struct chip_weights *w = calloc(1, sizeof *w);
+    int rc = 0;
+    if (!w || !(w->matrix = calloc(n ? n : 1, sizeof *w->matrix))) {
+        rc = error_set(e, ERR_NO_MEMORY, "no memory for %zu matrices", n);
+        goto fail;
+    }
+    w->n = n;
+    for (size_t i = 0; i < n; i++) {
+        struct chip_matrix *m = &w->matrix[i];
+        if ((rc = matrix_fill(m, tensor[i], c->fast, e)))
+            goto fail;
+        size_t packed = (m->outputs + PANEL - 1) / PANEL * m->panel_bytes;
+        w->packed_bytes += packed;
+        w->bytes += c->fast ? packed : m->outputs * m->row_bytes;
+    }
+    if (c->fast) {
+        w->packed = chip_alloc(c, w->packed_bytes);
+        if (!w->packed) {
+            rc = error_set(e, ERR_NO_MEMORY, "no memory for %zu bytes of packed weights", w->packed_bytes);
+            goto fail;
+        }
+        size_t at = 0;
+        for (size_t i = 0; i < n; i++) {
+            w->matrix[i].packed = w->packed + at;
+            at += (w->matrix[i].outputs + PANEL - 1) / PANEL * w->matrix[i].panel_bytes;
+        }
+        struct packing p = {.c = c, .w = w};
+        pool_run(c->pool, pack_work, &p);
+    }
+    *out = w;
+    return 0;
+fail:
+    chip_unload(c, w);
+    return rc;
+}
+
+void chip_unload(struct chip *c, struct chip_weights *w)
+{
+    if (!w)
+        return;
+    chip_release(c, w->packed, w->packed_bytes);
+    free(w->matrix);
+    free(w);
+}
+
+const struct chip_matrix *chip_weights_matrix(const struct chip_weights *w, size_t i)
+{
+    return &w->matrix[i];
+}
+
+bool chip_weights_damaged(const struct chip_weights *w)
+{
+    return false; /* packed in memory: nothing can vanish */
+}
+
+size_t chip_weights_bytes(const struct chip_weights *w)
+{
+    return w->bytes;
+}
