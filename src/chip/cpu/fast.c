@@ -38,11 +38,12 @@ static void quantise_rows(struct quantising *p)
     a->padded = a->blocks * BLOCK;
     size_t rows = p->rows, q = (rows * a->padded + 63) / 64 * 64, x = rows * a->padded * sizeof(float);
     size_t scale = (rows * a->blocks * sizeof(float) + 63) / 64 * 64;
-    char *at = scratch_need(&p->c->shared, q + x + scale + rows * a->blocks * 2 * sizeof(int32_t));
+    char *at = scratch_need(&p->c->shared, q + x + 2 * scale + rows * a->blocks * 4 * sizeof(int32_t));
     a->x = (float *)(void *)at;
     a->q = (int8_t *)(at + x);
     a->scale = (float *)(void *)(at + x + q);
-    a->sum = (int32_t *)(void *)(at + x + q + scale);
+    a->scaled_sum = (float *)(void *)(at + x + q + scale);
+    a->sum = (int32_t *)(void *)(at + x + q + 2 * scale);
     if (p->rows < 4)
         for (uint32_t r = 0; r < p->rows; r++)
             p->c->fast->quantise(a, r, p->in + r * p->stride, p->n, p->norm, p->eps);

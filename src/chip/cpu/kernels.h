@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 enum { PANEL = 16, BLOCK = 32, MOST_TILE_ROWS = 6 };
+enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
 
 /* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each
  * 64-byte vector belongs to output c. Every form holds exactly the values of the formats packed into it. */
@@ -35,12 +36,13 @@ struct chip_matrix {
     size_t panel_bytes;
 };
 
-/* Quantised rows: q[r][padded], per block of 32: scale, -8 and -128 times the sum of the codes' halves, scale times those sums. */
+/* Input rows, normed and quantised to 8 bits by blocks of 32. */
 struct quantised {
     int8_t *q;
     float *x; /* the normed rows themselves, zero-padded: for the float forms */
     float *scale;
-    int32_t *sum; /* [r][blocks][2] sums of 16 codes */
+    int32_t *sum;      /* [r][blocks][4]: minus the sums of the block's halves and of all its codes */
+    float *scaled_sum; /* [r][blocks]: scale times the sum of the block's codes */
     uint32_t padded, blocks;
 };
 

@@ -1,0 +1,82 @@
+/* The AVX-512 table: 16 floats a vector, vpdpbusd for the integer products, tiles of 6 rows by 32 outputs. Only chip.c's choice at run time leads
+ * here, because this file is compiled for processors that have these instructions. */
+#include "chip/cpu/kernels.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define VW 16
+#define VF __m512
+#define VI __m512i
+#define TILE_ROWS 6
+#define MOST_TILE_PANELS 2
+#define FOR_ROWS(F, B, X) \
+    F(B, X, 1, 1) F(B, X, 2, 1) F(B, X, 3, 1) F(B, X, 4, 1) F(B, X, 5, 1) F(B, X, 6, 1) \
+    F(B, X, 1, 2) F(B, X, 2, 2) F(B, X, 3, 2) F(B, X, 4, 2) F(B, X, 5, 2) F(B, X, 6, 2)
+#define TILE_ROW(B, X) \
+    { \
+        TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1), TILE_NAME(B, X, 3, 1), TILE_NAME(B, X, 4, 1), TILE_NAME(B, X, 5, 1), \
+            TILE_NAME(B, X, 6, 1), TILE_NAME(B, X, 1, 2), TILE_NAME(B, X, 2, 2), TILE_NAME(B, X, 3, 2), \
+            TILE_NAME(B, X, 4, 2), TILE_NAME(B, X, 5, 2), TILE_NAME(B, X, 6, 2) \
+    }
+
+#define v_zero() _mm512_setzero_ps()
+#define v_set(x) _mm512_set1_ps(x)
+#define v_loadu(p) _mm512_loadu_ps(p)
+#define v_storeu(p, x) _mm512_storeu_ps(p, x)
+#define v_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define v_bf16(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define v_u8(p) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define v_add(a, b) _mm512_add_ps(a, b)
+#define v_sub(a, b) _mm512_sub_ps(a, b)
+#define v_mul(a, b) _mm512_mul_ps(a, b)
+#define v_div(a, b) _mm512_div_ps(a, b)
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define v_min(a, b) _mm512_min_ps(a, b)
+#define v_max(a, b) _mm512_max_ps(a, b)
+#define v_round(a) _mm512_roundscale_ps(a, 8)
+#define v_scale2(p, n) _mm512_scalef_ps(p, n)
+#define v_int(x) _mm512_cvtepi32_ps(x)
+#define vi_zero() _mm512_setzero_si512()
+#define vi_set8(x) _mm512_set1_epi8(x)
+#define vi_set32(x) _mm512_set1_epi32(x)
+#define vi_loadu(p) _mm512_loadu_si512(p)
+#define vi_and(a, b) _mm512_and_si512(a, b)
+#define vi_shr4(a) _mm512_srli_epi16(a, 4)
+
+/* The codes' offsets (8, 128) are where the integer sums start. */
+#define START_4(minus_sum) _mm512_slli_epi32(_mm512_set1_epi32(minus_sum), 3)
+#define START_8(minus_sum) _mm512_slli_epi32(_mm512_set1_epi32(minus_sum), 7)
+#define END_4(sum, minus_sum) (sum)
+#define DOT_4(sum, low, q0, high, q1) _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, q0), high, q1)
+#define DOT_8(sum, w, q) _mm512_dpbusd_epi32(sum, w, q)
+#define DOT_8_PEAK(sum, y) _mm512_dpbusd_epi32(sum, y, y)
+/* Without the bf16 instructions a bf16 product is an fp32 one. */
+#define V_BF16_PEAK(f, y, x) v_fma(x, x, f)
+#define V_BF16_PAIRS 1
+
+static inline __m512 v_within(__m512 x, uint32_t at, uint32_t first, uint32_t end, float other)
+{
+    __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)at), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    __mmask16 in = _mm512_cmpge_epu32_mask(i, _mm512_set1_epi32((int)first)) & _mm512_cmplt_epu32_mask(i, _mm512_set1_epi32((int)end));
+    return _mm512_mask_blend_ps(in, _mm512_set1_ps(other), x);
+}
+
+static inline float quantise_block(const float *x, int8_t *q, int32_t half[2])
+{
+    __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
+    float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    __m512 inverse = _mm512_set1_ps(most > 0 ? 127 / most : 0);
+    __m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)), j = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtsepi32_epi8(i));
+    _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtsepi32_epi8(j));
+    half[0] = _mm512_reduce_add_epi32(i);
+    half[1] = _mm512_reduce_add_epi32(j);
+    return most / 127;
+}
+
+#include "chip/cpu/x86.inc.h"
+
+KERNELS(kernels_avx512, "avx512");

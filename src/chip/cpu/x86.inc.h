@@ -1,0 +1,390 @@
+/* The kernels of the x86 tables, written once over vectors of VW floats. avx2.c and avx512.c define the vector's words (VF, VI, v_...) and include
+ * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
+ * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
+
+enum { VPP = PANEL / VW };
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE int32_t load_i32(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* ---- products ---- */
+
+struct tile_in {
+    const struct quantised *a;
+    const struct chip_matrix *w;
+    uint32_t r, panel;
+    float *out;
+    size_t stride;
+};
+
+INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[nr][nv])
+{
+    for (int i = 0; i < nr; i++)
+        for (int v = 0; v < nv; v++)
+            v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
+}
+
+/* 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
+INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const enum form form)
+{
+    const int nv = np * VPP, head = form == FORM_4M ? 64 : 32, every = form == FORM_4K ? 8 : 0;
+    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
+    const size_t next = t->w->panel_bytes;
+    const struct quantised *a = t->a;
+    VF acc[nr][nv], d[nv], dmin[nv];
+    for (int v = 0; v < nv; v++) {
+        d[v] = dmin[v] = v_zero();
+        for (int i = 0; i < nr; i++)
+            acc[i][v] = v_zero();
+    }
+    for (uint32_t b = 0; b < a->blocks; b++) {
+        if (every && b % every == 0) {
+            for (int v = 0; v < nv; v++) {
+                d[v] = v_f16(p + v / VPP * next + v % VPP * VW * 2);
+                dmin[v] = v_f16(p + v / VPP * next + v % VPP * VW * 2 + 32);
+            }
+            p += 64;
+        }
+        VI sum[nr][nv];
+        for (int i = 0; i < nr; i++)
+            for (int v = 0; v < nv; v++)
+                sum[i][v] = form == FORM_4 ? START_4(a->sum[((t->r + i) * (size_t)a->blocks + b) * 4 + 2]) : vi_zero();
+        for (int j = 0; j < 4; j++) {
+            VI low[nv], high[nv];
+            for (int v = 0; v < nv; v++) {
+                VI w = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
+                low[v] = vi_and(w, vi_set8(15));
+                high[v] = vi_and(vi_shr4(w), vi_set8(15));
+            }
+            for (int i = 0; i < nr; i++) {
+                const int8_t *q = a->q + (t->r + i) * (size_t)a->padded + b * BLOCK + j * 8;
+                VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
+                for (int v = 0; v < nv; v++)
+                    sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
+            }
+        }
+        VF scale[nv], min[nv];
+        for (int v = 0; v < nv; v++) {
+            const uint8_t *s = p + v / VPP * next;
+            if (form == FORM_4K) {
+                scale[v] = v_mul(d[v], v_u8(s + v % VPP * VW));
+                min[v] = v_sub(v_zero(), v_mul(dmin[v], v_u8(s + 16 + v % VPP * VW)));
+            } else {
+                scale[v] = v_f16(s + v % VPP * VW * 2);
+                min[v] = form == FORM_4M ? v_f16(s + 32 + v % VPP * VW * 2) : v_zero();
+            }
+        }
+        for (int i = 0; i < nr; i++) {
+            size_t at = (t->r + i) * (size_t)a->blocks + b;
+            VF as = v_set(a->scale[at]);
+            for (int v = 0; v < nv; v++) {
+                VI s = form == FORM_4 ? END_4(sum[i][v], a->sum[at * 4 + 2]) : END_4(sum[i][v], 0);
+                acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
+                if (form != FORM_4)
+                    acc[i][v] = v_fma(min[v], v_set(a->scaled_sum[at]), acc[i][v]);
+            }
+        }
+        p += head + 256;
+    }
+    tile_store(t, nr, nv, acc);
+}
+
+/* 8-bit forms: one f16 scale for 32 inputs, or an f32 scale for 16. */
+INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const enum form form)
+{
+    const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32, groups = 8 / halves;
+    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
+    const size_t next = t->w->panel_bytes;
+    const struct quantised *a = t->a;
+    VF acc[nr][nv];
+    for (int i = 0; i < nr; i++)
+        for (int v = 0; v < nv; v++)
+            acc[i][v] = v_zero();
+    for (uint32_t b = 0; b < a->blocks; b++) {
+        for (int h = 0; h < halves; h++, p += head + groups * 64) {
+            VI sum[nr][nv];
+            for (int i = 0; i < nr; i++)
+                for (int v = 0; v < nv; v++)
+                    sum[i][v] = START_8(a->sum[((t->r + i) * (size_t)a->blocks + b) * 4 + (halves == 2 ? h : 2)]);
+            for (int j = 0; j < groups; j++) {
+                VI w[nv];
+                for (int v = 0; v < nv; v++)
+                    w[v] = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
+                for (int i = 0; i < nr; i++) {
+                    VI q = vi_set32(load_i32(a->q + (t->r + i) * (size_t)a->padded + b * BLOCK + h * 16 + j * 4));
+                    for (int v = 0; v < nv; v++)
+                        sum[i][v] = DOT_8(sum[i][v], w[v], q);
+                }
+            }
+            VF scale[nv];
+            for (int v = 0; v < nv; v++) {
+                const uint8_t *s = p + v / VPP * next;
+                scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW) : v_f16(s + v % VPP * VW * 2);
+            }
+            for (int i = 0; i < nr; i++) {
+                VF as = v_set(a->scale[(t->r + i) * (size_t)a->blocks + b]);
+                for (int v = 0; v < nv; v++)
+                    acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
+            }
+        }
+    }
+    tile_store(t, nr, nv, acc);
+}
+
+INLINE void tile_float(const struct tile_in *t, const int nr, const int np, const enum form form)
+{
+    const int nv = np * VPP, wide = form == FORM_F32 ? 4 : 2;
+    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
+    const size_t next = t->w->panel_bytes;
+    const struct quantised *a = t->a;
+    VF acc[nr][nv];
+    for (int i = 0; i < nr; i++)
+        for (int v = 0; v < nv; v++)
+            acc[i][v] = v_zero();
+    for (uint32_t k = 0; k < a->padded; k++, p += PANEL * wide) {
+        VF w[nv];
+        for (int v = 0; v < nv; v++) {
+            const uint8_t *at = p + v / VPP * next + v % VPP * VW * wide;
+            w[v] = form == FORM_F32 ? v_loadu((const float *)(const void *)at) : form == FORM_F16 ? v_f16(at) : v_bf16(at);
+        }
+        for (int i = 0; i < nr; i++) {
+            VF x = v_set(a->x[(t->r + i) * (size_t)a->padded + k]);
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = v_fma(w[v], x, acc[i][v]);
+        }
+    }
+    tile_store(t, nr, nv, acc);
+}
+
+/* One function for each form, number of rows and of panels, so that every tile lives in registers. */
+#define TILE(BODY, FORM, NR, NP) \
+    static void BODY##_##FORM##_##NR##_##NP(const struct tile_in *t) { BODY(t, NR, NP, FORM); }
+#define TILE_NAME(BODY, FORM, NR, NP) BODY##_##FORM##_##NR##_##NP
+#define TILES_OF(BODY, FORM) FOR_ROWS(TILE, BODY, FORM)
+TILES_OF(tile_4, FORM_4)
+TILES_OF(tile_4, FORM_4M)
+TILES_OF(tile_4, FORM_4K)
+TILES_OF(tile_8, FORM_8)
+TILES_OF(tile_8, FORM_8S)
+TILES_OF(tile_float, FORM_F32)
+TILES_OF(tile_float, FORM_F16)
+TILES_OF(tile_float, FORM_BF16)
+
+static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile_in *) = {
+    [FORM_4] = TILE_ROW(tile_4, FORM_4),           [FORM_4M] = TILE_ROW(tile_4, FORM_4M),
+    [FORM_4K] = TILE_ROW(tile_4, FORM_4K),         [FORM_8] = TILE_ROW(tile_8, FORM_8),
+    [FORM_8S] = TILE_ROW(tile_8, FORM_8S),         [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
+    [FORM_F16] = TILE_ROW(tile_float, FORM_F16),   [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
+};
+
+static void tile(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w, uint32_t panel, uint32_t panels, float *out,
+                 size_t stride)
+{
+    struct tile_in t = {a, w, r, panel, out, stride};
+    tile_table[w->form][(panels - 1) * TILE_ROWS + rows - 1](&t);
+}
+
+static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm, float eps)
+{
+    float f = norm ? norm_factor(in, n, eps) : 1, *x = a->x + r * (size_t)a->padded;
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = norm ? in[i] * f * norm[i] : in[i];
+    for (uint32_t i = n; i < a->padded; i++)
+        x[i] = 0;
+    for (uint32_t b = 0; b < a->blocks; b++) {
+        size_t at = r * (size_t)a->blocks + b;
+        int32_t half[2];
+        a->scale[at] = quantise_block(x + b * BLOCK, a->q + r * (size_t)a->padded + b * BLOCK, half);
+        int32_t sum[4] = {-half[0], -half[1], -(half[0] + half[1]), 0};
+        memcpy(a->sum + at * 4, sum, sizeof sum);
+        a->scaled_sum[at] = a->scale[at] * (float)(half[0] + half[1]);
+    }
+}
+
+/* ---- elementwise ---- */
+
+/* e^x within about 1 ulp of float: 2^n times a polynomial of degree 6 on [-ln2 / 2, ln2 / 2] (Taylor's, whose error there is 1e-8). */
+INLINE VF v_exp(VF x)
+{
+    x = v_min(v_max(x, v_set(-87.0f)), v_set(88.0f));
+    VF n = v_round(v_mul(x, v_set(1.44269504f)));
+    VF r = v_fma(n, v_set(-0.693145752f), x);
+    r = v_fma(n, v_set(-1.42860677e-6f), r);
+    VF p = v_set(1.0f / 5040);
+    p = v_fma(p, r, v_set(1.0f / 720));
+    p = v_fma(p, r, v_set(1.0f / 120));
+    p = v_fma(p, r, v_set(1.0f / 24));
+    p = v_fma(p, r, v_set(1.0f / 6));
+    p = v_fma(p, r, v_set(0.5f));
+    p = v_fma(p, r, v_set(1.0f));
+    p = v_fma(p, r, v_set(1.0f));
+    return v_scale2(p, n);
+}
+
+/* x / (1 + e^-z) */
+INLINE VF v_swish(VF x, VF z)
+{
+    return v_div(x, v_add(v_set(1), v_exp(v_sub(v_zero(), z))));
+}
+
+static void gate(enum arch_activation f, const float *g, const float *up, float *out, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += VW) { /* n is a multiple of 32 */
+        VF x = v_loadu(g + i), z = x;
+        if (f == ARCH_GELU_TANH) /* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) */
+            z = v_mul(v_mul(v_set(1.59576912f), x), v_fma(v_mul(x, x), v_set(0.044715f), v_set(1)));
+        v_storeu(out + i, v_mul(v_swish(x, z), v_loadu(up + i)));
+    }
+}
+
+/* ---- attention ---- */
+
+static void kv_write(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i++) {
+        keys[i * KV_PAGE_TOKENS + slot] = (uint16_t)_cvtss_sh(k[i], 0);
+        values[slot * dim + i] = (uint16_t)_cvtss_sh(v[i], 0);
+    }
+}
+
+INLINE void score_rows(const float *const *q, const int n, const uint16_t *keys, uint32_t dim, float *out, size_t stride)
+{
+    enum { NV = KV_PAGE_TOKENS / VW };
+    VF acc[n][NV];
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < NV; v++)
+            acc[i][v] = v_zero();
+    for (uint32_t d = 0; d < dim; d++) {
+        VF k[NV];
+        for (int v = 0; v < NV; v++)
+            k[v] = v_f16(keys + d * KV_PAGE_TOKENS + v * VW);
+        for (int i = 0; i < n; i++)
+            for (int v = 0; v < NV; v++)
+                acc[i][v] = v_fma(v_set(q[i][d]), k[v], acc[i][v]);
+    }
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < NV; v++)
+            v_storeu(out + i * stride + v * VW, acc[i][v]);
+}
+
+static void score(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t dim, float *out, size_t stride)
+{
+    switch (n) {
+    case 1: score_rows(q, 1, keys, dim, out, stride); return;
+    case 2: score_rows(q, 2, keys, dim, out, stride); return;
+#if TILE_ROWS > 2
+    case 3: score_rows(q, 3, keys, dim, out, stride); return;
+    case 4: score_rows(q, 4, keys, dim, out, stride); return;
+    case 5: score_rows(q, 5, keys, dim, out, stride); return;
+    default: score_rows(q, 6, keys, dim, out, stride);
+#endif
+    }
+}
+
+static float softmax(float *s, uint32_t first, uint32_t n, float scale, float softcap)
+{
+    VF most = v_set(-INFINITY), total = v_zero();
+    uint32_t end = (n + VW - 1) / VW * VW;
+    for (uint32_t i = 0; i < end; i += VW) {
+        VF x = v_mul(v_loadu(s + i), v_set(scale));
+        if (softcap > 0) { /* tanh(y) = 1 - 2 / (1 + e^2y) */
+            VF e = v_add(v_exp(v_mul(x, v_set(2 / softcap))), v_set(1));
+            x = v_mul(v_set(softcap), v_sub(v_set(1), v_div(v_set(2), e)));
+        }
+        x = v_within(x, i, first, n, -INFINITY);
+        most = v_max(most, x);
+        v_storeu(s + i, x);
+    }
+    float lane[VW], top = -INFINITY, sum = 0;
+    v_storeu(lane, most);
+    for (int i = 0; i < VW; i++)
+        top = lane[i] > top ? lane[i] : top;
+    for (uint32_t i = 0; i < end; i += VW) {
+        VF x = v_within(v_exp(v_sub(v_loadu(s + i), v_set(top))), i, first, n, 0);
+        total = v_add(total, x);
+        v_storeu(s + i, x);
+    }
+    v_storeu(lane, total);
+    for (int i = 0; i < VW; i++)
+        sum += lane[i];
+    return sum;
+}
+
+INLINE void mix_rows(const float *p, size_t p_stride, const int n, uint32_t from, uint32_t tokens, const uint16_t *values, uint32_t dim,
+                     float *out, size_t stride)
+{
+    uint32_t d = 0;
+    for (; d + 2 * VW <= dim; d += 2 * VW) {
+        VF acc[n][2];
+        for (int i = 0; i < n; i++)
+            for (int v = 0; v < 2; v++)
+                acc[i][v] = v_loadu(out + i * stride + d + v * VW);
+        for (uint32_t t = from; t < tokens; t++) {
+            VF x0 = v_f16(values + t * dim + d), x1 = v_f16(values + t * dim + d + VW);
+            for (int i = 0; i < n; i++) {
+                VF w = v_set(p[i * p_stride + t]);
+                acc[i][0] = v_fma(w, x0, acc[i][0]);
+                acc[i][1] = v_fma(w, x1, acc[i][1]);
+            }
+        }
+        for (int i = 0; i < n; i++)
+            for (int v = 0; v < 2; v++)
+                v_storeu(out + i * stride + d + v * VW, acc[i][v]);
+    }
+    for (; d < dim; d++)
+        for (int i = 0; i < n; i++)
+            for (uint32_t t = from; t < tokens; t++)
+                out[i * stride + d] = fmaf(p[i * p_stride + t], _cvtsh_ss(values[t * dim + d]), out[i * stride + d]);
+}
+
+static void mix(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens, const uint16_t *values, uint32_t dim, float *out,
+                size_t stride)
+{
+    switch (n) {
+    case 1: mix_rows(p, p_stride, 1, from, tokens, values, dim, out, stride); return;
+    case 2: mix_rows(p, p_stride, 2, from, tokens, values, dim, out, stride); return;
+#if TILE_ROWS > 2
+    case 3: mix_rows(p, p_stride, 3, from, tokens, values, dim, out, stride); return;
+    case 4: mix_rows(p, p_stride, 4, from, tokens, values, dim, out, stride); return;
+    case 5: mix_rows(p, p_stride, 5, from, tokens, values, dim, out, stride); return;
+    default: mix_rows(p, p_stride, 6, from, tokens, values, dim, out, stride);
+#endif
+    }
+}
+
+/* ---- peaks ---- */
+
+/* Operations of one kind on twelve independent accumulators; *operations says how many were done (a multiply-add is two). */
+static void measure(int what, uint64_t rounds, double *operations)
+{
+    VF f[12];
+    VI s[12];
+    for (int i = 0; i < 12; i++) {
+        f[i] = v_zero();
+        s[i] = vi_zero();
+    }
+    VF x = v_set(1.0f);
+    VI y = vi_set8(1);
+    __asm__ volatile("" : "+x"(x), "+x"(y));
+    for (uint64_t n = 0; n < rounds; n++) {
+        for (int i = 0; i < 12; i++) {
+            if (what == MEASURE_INT8)
+                s[i] = DOT_8_PEAK(s[i], y);
+            else
+                f[i] = what == MEASURE_BF16 ? V_BF16_PEAK(f[i], y, x) : v_fma(x, x, f[i]);
+        }
+        for (int i = 0; i < 12; i++)
+            __asm__ volatile("" : "+x"(f[i]), "+x"(s[i]));
+    }
+    double per_round = 12.0 * VW * 2;
+    *operations = (double)rounds * per_round * (what == MEASURE_INT8 ? 4 : what == MEASURE_BF16 ? V_BF16_PAIRS : 1);
+}
+
+#define KERNELS(NAME, TEXT) \
+    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, quantise, tile, gate, kv_write, score, softmax, mix, measure}
