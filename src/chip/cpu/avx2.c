@@ -9,6 +9,7 @@
 #define VW 8
 #define VF __m256
 #define VI __m256i
+#define VREG(x) "x"(x)
 #define TILE_ROWS 2
 #define MOST_TILE_PANELS 1
 #define FOR_ROWS(F, B, X) F(B, X, 1, 1) F(B, X, 2, 1)

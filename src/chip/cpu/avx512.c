@@ -9,6 +9,7 @@
 #define VW 16
 #define VF __m512
 #define VI __m512i
+#define VREG(x) "v"(x)
 #define TILE_ROWS 6
 #define MOST_TILE_PANELS 2
 #define FOR_ROWS(F, B, X) \
@@ -53,9 +54,23 @@
 #define DOT_4(sum, low, q0, high, q1) _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, q0), high, q1)
 #define DOT_8(sum, w, q) _mm512_dpbusd_epi32(sum, w, q)
 #define DOT_8_PEAK(sum, y) _mm512_dpbusd_epi32(sum, y, y)
-/* Without the bf16 instructions a bf16 product is an fp32 one. */
-#define V_BF16_PEAK(f, y, x) v_fma(x, x, f)
-#define V_BF16_PAIRS 1
+#define V_BF16_PEAK(f, y, x) bf16_peak(f, y)
+#define V_BF16_PAIRS bf16_pairs()
+
+static inline int bf16_pairs(void)
+{
+    return __builtin_cpu_supports("avx512bf16") ? 2 : 1;
+}
+
+/* Two bf16 products an fp32 lane where the processor has them; else bf16 is computed as fp32. */
+static inline __attribute__((always_inline)) __m512 bf16_peak(__m512 sum, __m512i y)
+{
+    if (bf16_pairs() == 2) {
+        __asm__("vdpbf16ps %1, %1, %0" : "+v"(sum) : "v"(y));
+        return sum;
+    }
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(y), _mm512_castsi512_ps(y), sum);
+}
 
 static inline __m512 v_within(__m512 x, uint32_t at, uint32_t first, uint32_t end, float other)
 {

@@ -87,7 +87,7 @@ void chip_measure(struct chip *c, struct chip_limits *out)
         }
         chip_release(c, p, STREAM_BYTES);
     }
-    struct measuring m = {.c = c, .rounds = 10000000, .operations = operations};
+    struct measuring m = {.c = c, .rounds = 6000000, .operations = operations};
     out->fp32_gflops = peak(&m, MEASURE_FP32);
     out->bf16_gflops = peak(&m, MEASURE_BF16);
     out->int8_gops = peak(&m, MEASURE_INT8);

@@ -6,6 +6,13 @@ enum { VPP = PANEL / VW };
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Loops over rows and vectors must vanish, or the accumulators would live in memory. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 INLINE int32_t load_i32(const void *p)
 {
     int32_t v;
@@ -25,7 +32,9 @@ struct tile_in {
 
 INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[nr][nv])
 {
+    UNROLL
     for (int i = 0; i < nr; i++)
+        UNROLL
         for (int v = 0; v < nv; v++)
             v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
 }
@@ -38,13 +47,16 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
     VF acc[nr][nv], d[nv], dmin[nv];
+    UNROLL
     for (int v = 0; v < nv; v++) {
         d[v] = dmin[v] = v_zero();
+        UNROLL
         for (int i = 0; i < nr; i++)
             acc[i][v] = v_zero();
     }
     for (uint32_t b = 0; b < a->blocks; b++) {
         if (every && b % every == 0) {
+            UNROLL
             for (int v = 0; v < nv; v++) {
                 d[v] = v_f16(p + v / VPP * next + v % VPP * VW * 2);
                 dmin[v] = v_f16(p + v / VPP * next + v % VPP * VW * 2 + 32);
@@ -52,24 +64,31 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
             p += 64;
         }
         VI sum[nr][nv];
+        UNROLL
         for (int i = 0; i < nr; i++)
+            UNROLL
             for (int v = 0; v < nv; v++)
                 sum[i][v] = form == FORM_4 ? START_4(a->sum[((t->r + i) * (size_t)a->blocks + b) * 4 + 2]) : vi_zero();
+        UNROLL
         for (int j = 0; j < 4; j++) {
             VI low[nv], high[nv];
+            UNROLL
             for (int v = 0; v < nv; v++) {
                 VI w = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
                 low[v] = vi_and(w, vi_set8(15));
                 high[v] = vi_and(vi_shr4(w), vi_set8(15));
             }
+            UNROLL
             for (int i = 0; i < nr; i++) {
                 const int8_t *q = a->q + (t->r + i) * (size_t)a->padded + b * BLOCK + j * 8;
                 VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
+                UNROLL
                 for (int v = 0; v < nv; v++)
                     sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
             }
         }
         VF scale[nv], min[nv];
+        UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *s = p + v / VPP * next;
             if (form == FORM_4K) {
@@ -80,9 +99,11 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
                 min[v] = form == FORM_4M ? v_f16(s + 32 + v % VPP * VW * 2) : v_zero();
             }
         }
+        UNROLL
         for (int i = 0; i < nr; i++) {
             size_t at = (t->r + i) * (size_t)a->blocks + b;
             VF as = v_set(a->scale[at]);
+            UNROLL
             for (int v = 0; v < nv; v++) {
                 VI s = form == FORM_4 ? END_4(sum[i][v], a->sum[at * 4 + 2]) : END_4(sum[i][v], 0);
                 acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
@@ -103,32 +124,43 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
     VF acc[nr][nv];
+    UNROLL
     for (int i = 0; i < nr; i++)
+        UNROLL
         for (int v = 0; v < nv; v++)
             acc[i][v] = v_zero();
     for (uint32_t b = 0; b < a->blocks; b++) {
         for (int h = 0; h < halves; h++, p += head + groups * 64) {
             VI sum[nr][nv];
+            UNROLL
             for (int i = 0; i < nr; i++)
+                UNROLL
                 for (int v = 0; v < nv; v++)
                     sum[i][v] = START_8(a->sum[((t->r + i) * (size_t)a->blocks + b) * 4 + (halves == 2 ? h : 2)]);
+            UNROLL
             for (int j = 0; j < groups; j++) {
                 VI w[nv];
+                UNROLL
                 for (int v = 0; v < nv; v++)
                     w[v] = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
+                UNROLL
                 for (int i = 0; i < nr; i++) {
                     VI q = vi_set32(load_i32(a->q + (t->r + i) * (size_t)a->padded + b * BLOCK + h * 16 + j * 4));
+                    UNROLL
                     for (int v = 0; v < nv; v++)
                         sum[i][v] = DOT_8(sum[i][v], w[v], q);
                 }
             }
             VF scale[nv];
+            UNROLL
             for (int v = 0; v < nv; v++) {
                 const uint8_t *s = p + v / VPP * next;
                 scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW) : v_f16(s + v % VPP * VW * 2);
             }
+            UNROLL
             for (int i = 0; i < nr; i++) {
                 VF as = v_set(a->scale[(t->r + i) * (size_t)a->blocks + b]);
+                UNROLL
                 for (int v = 0; v < nv; v++)
                     acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
             }
@@ -144,17 +176,22 @@ INLINE void tile_float(const struct tile_in *t, const int nr, const int np, cons
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
     VF acc[nr][nv];
+    UNROLL
     for (int i = 0; i < nr; i++)
+        UNROLL
         for (int v = 0; v < nv; v++)
             acc[i][v] = v_zero();
     for (uint32_t k = 0; k < a->padded; k++, p += PANEL * wide) {
         VF w[nv];
+        UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *at = p + v / VPP * next + v % VPP * VW * wide;
             w[v] = form == FORM_F32 ? v_loadu((const float *)(const void *)at) : form == FORM_F16 ? v_f16(at) : v_bf16(at);
         }
+        UNROLL
         for (int i = 0; i < nr; i++) {
             VF x = v_set(a->x[(t->r + i) * (size_t)a->padded + k]);
+            UNROLL
             for (int v = 0; v < nv; v++)
                 acc[i][v] = v_fma(w[v], x, acc[i][v]);
         }
@@ -257,18 +294,25 @@ INLINE void score_rows(const float *const *q, const int n, const uint16_t *keys,
 {
     enum { NV = KV_PAGE_TOKENS / VW };
     VF acc[n][NV];
+    UNROLL
     for (int i = 0; i < n; i++)
+        UNROLL
         for (int v = 0; v < NV; v++)
             acc[i][v] = v_zero();
     for (uint32_t d = 0; d < dim; d++) {
         VF k[NV];
+        UNROLL
         for (int v = 0; v < NV; v++)
             k[v] = v_f16(keys + d * KV_PAGE_TOKENS + v * VW);
+        UNROLL
         for (int i = 0; i < n; i++)
+            UNROLL
             for (int v = 0; v < NV; v++)
                 acc[i][v] = v_fma(v_set(q[i][d]), k[v], acc[i][v]);
     }
+    UNROLL
     for (int i = 0; i < n; i++)
+        UNROLL
         for (int v = 0; v < NV; v++)
             v_storeu(out + i * stride + v * VW, acc[i][v]);
 }
@@ -322,22 +366,28 @@ INLINE void mix_rows(const float *p, size_t p_stride, const int n, uint32_t from
     uint32_t d = 0;
     for (; d + 2 * VW <= dim; d += 2 * VW) {
         VF acc[n][2];
+        UNROLL
         for (int i = 0; i < n; i++)
+            UNROLL
             for (int v = 0; v < 2; v++)
                 acc[i][v] = v_loadu(out + i * stride + d + v * VW);
         for (uint32_t t = from; t < tokens; t++) {
             VF x0 = v_f16(values + t * dim + d), x1 = v_f16(values + t * dim + d + VW);
+            UNROLL
             for (int i = 0; i < n; i++) {
                 VF w = v_set(p[i * p_stride + t]);
                 acc[i][0] = v_fma(w, x0, acc[i][0]);
                 acc[i][1] = v_fma(w, x1, acc[i][1]);
             }
         }
+        UNROLL
         for (int i = 0; i < n; i++)
+            UNROLL
             for (int v = 0; v < 2; v++)
                 v_storeu(out + i * stride + d + v * VW, acc[i][v]);
     }
     for (; d < dim; d++)
+        UNROLL
         for (int i = 0; i < n; i++)
             for (uint32_t t = from; t < tokens; t++)
                 out[i * stride + d] = fmaf(p[i * p_stride + t], _cvtsh_ss(values[t * dim + d]), out[i * stride + d]);
@@ -360,30 +410,35 @@ static void mix(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint
 
 /* ---- peaks ---- */
 
-/* Operations of one kind on twelve independent accumulators; *operations says how many were done (a multiply-add is two). */
+/* Twelve independent chains of one operation; the empty asm keeps the compiler from doing them in its head. */
+#define PEAK_LOOP(T, START, STEP) \
+    do { \
+        T s[12]; \
+        UNROLL \
+        for (int i = 0; i < 12; i++) \
+            s[i] = START; \
+        for (uint64_t n = 0; n < rounds; n++) { \
+            UNROLL \
+            for (int i = 0; i < 12; i++) { \
+                s[i] = STEP; \
+                __asm__ volatile("" : "+" VREG(s[i])); \
+            } \
+        } \
+    } while (0)
+
+/* *operations says how many were done (a multiply-add is two). */
 static void measure(int what, uint64_t rounds, double *operations)
 {
-    VF f[12];
-    VI s[12];
-    for (int i = 0; i < 12; i++) {
-        f[i] = v_zero();
-        s[i] = vi_zero();
-    }
     VF x = v_set(1.0f);
     VI y = vi_set8(1);
-    __asm__ volatile("" : "+x"(x), "+x"(y));
-    for (uint64_t n = 0; n < rounds; n++) {
-        for (int i = 0; i < 12; i++) {
-            if (what == MEASURE_INT8)
-                s[i] = DOT_8_PEAK(s[i], y);
-            else
-                f[i] = what == MEASURE_BF16 ? V_BF16_PEAK(f[i], y, x) : v_fma(x, x, f[i]);
-        }
-        for (int i = 0; i < 12; i++)
-            __asm__ volatile("" : "+x"(f[i]), "+x"(s[i]));
-    }
-    double per_round = 12.0 * VW * 2;
-    *operations = (double)rounds * per_round * (what == MEASURE_INT8 ? 4 : what == MEASURE_BF16 ? V_BF16_PAIRS : 1);
+    __asm__ volatile("" : "+" VREG(x), "+" VREG(y));
+    if (what == MEASURE_INT8)
+        PEAK_LOOP(VI, vi_zero(), DOT_8_PEAK(s[i], y));
+    else if (what == MEASURE_BF16)
+        PEAK_LOOP(VF, v_zero(), V_BF16_PEAK(s[i], y, x));
+    else
+        PEAK_LOOP(VF, v_zero(), v_fma(x, x, s[i]));
+    *operations = (double)rounds * 12 * VW * 2 * (what == MEASURE_INT8 ? 4 : what == MEASURE_BF16 ? V_BF16_PAIRS : 1);
 }
 
 #define KERNELS(NAME, TEXT) \
