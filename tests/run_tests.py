@@ -69,7 +69,7 @@ def tidy(counts):
     for name in [".clang-tidy", *sources(".h")]:
         headers.update((ROOT / name).read_bytes())
     stamps = ROOT / "build" / "tidy"
-    stamps.mkdir(exist_ok=True)
+    stamps.mkdir(parents=True, exist_ok=True)
     waiting = []
     for name in (n for n in sources(".c") if n.startswith("src/")):
         digest = hashlib.sha256(headers.digest() + name.encode() + (ROOT / name).read_bytes()).hexdigest()
