@@ -36,14 +36,10 @@ static void quantise_rows(struct quantising *p)
     struct quantised *a = &p->a;
     a->blocks = (p->n + BLOCK - 1) / BLOCK;
     a->padded = a->blocks * BLOCK;
-    size_t rows = p->rows, q = (rows * a->padded + 63) / 64 * 64, x = rows * a->padded * sizeof(float);
-    size_t scale = (rows * a->blocks * sizeof(float) + 63) / 64 * 64;
-    char *at = scratch_need(&p->c->shared, q + x + 2 * scale + rows * a->blocks * 4 * sizeof(int32_t));
-    a->x = (float *)(void *)at;
-    a->q = (int8_t *)(at + x);
-    a->scale = (float *)(void *)(at + x + q);
-    a->scaled_sum = (float *)(void *)(at + x + q + scale);
-    a->sum = (int32_t *)(void *)(at + x + q + 2 * scale);
+    size_t blocks = (size_t)p->rows * a->blocks;
+    char *at = scratch_need(&p->c->shared, blocks * (sizeof *a->block + BLOCK * sizeof *a->x));
+    a->block = (struct quantised_block *)(void *)at;
+    a->x = (float *)(void *)(at + blocks * sizeof *a->block);
     if (p->rows < 4)
         for (uint32_t r = 0; r < p->rows; r++)
             p->c->fast->quantise(a, r, p->in + r * p->stride, p->n, p->norm, p->eps);

@@ -36,20 +36,25 @@ struct chip_matrix {
     size_t panel_bytes;
 };
 
-/* Input rows, normed and quantised to 8 bits by blocks of 32. */
+/* 32 inputs of a row, normed and quantised to 8 bits: one cache line, so that a tile needs one pointer a row. */
+struct quantised_block {
+    int8_t q[BLOCK];
+    int32_t minus[3]; /* minus the sums of the halves' codes and of all codes: what the offset of the weights' codes multiplies */
+    float scale, scaled_sum; /* scaled_sum: scale times the sum of the codes, for the minimums */
+    uint32_t unused[3];
+};
+_Static_assert(sizeof(struct quantised_block) == 64, "a cache line");
+
 struct quantised {
-    int8_t *q;
-    float *x; /* the normed rows themselves, zero-padded: for the float forms */
-    float *scale;
-    int32_t *sum;      /* [r][blocks][4]: minus the sums of the block's halves and of all its codes */
-    float *scaled_sum; /* [r][blocks]: scale times the sum of the block's codes */
+    struct quantised_block *block; /* [rows][blocks] */
+    float *x;                      /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms */
     uint32_t padded, blocks;
 };
 
 struct kernels {
     const char *name;
     uint32_t tile_rows, tile_panels;
-    /* One row: norm it (if norm), write x, q, scale and sum of row r. */
+    /* One row: norm it (if norm), write x and the blocks of row r. */
     void (*quantise)(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm, float eps);
     /* out[i][0..16 panels) = product of rows r.. r + rows with `panels` panels from `panel`; stride in floats. */
     void (*tile)(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w, uint32_t panel, uint32_t panels,

@@ -2,7 +2,7 @@
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
  * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
 
-enum { VPP = PANEL / VW };
+enum { VPP = PANEL / VW, NV_MOST = VPP * MOST_TILE_PANELS };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -30,7 +30,7 @@ struct tile_in {
     size_t stride;
 };
 
-INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[nr][nv])
+INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST])
 {
     UNROLL
     for (int i = 0; i < nr; i++)
@@ -45,8 +45,12 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
     const int nv = np * VPP, head = form == FORM_4M ? 64 : 32, every = form == FORM_4K ? 8 : 0;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
-    const struct quantised *a = t->a;
-    VF acc[nr][nv], d[nv], dmin[nv];
+    const uint32_t blocks = t->a->blocks;
+    const struct quantised_block *row[TILE_ROWS];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        row[i] = t->a->block + (t->r + i) * (size_t)blocks;
+    VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
     UNROLL
     for (int v = 0; v < nv; v++) {
         d[v] = dmin[v] = v_zero();
@@ -54,7 +58,7 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
         for (int i = 0; i < nr; i++)
             acc[i][v] = v_zero();
     }
-    for (uint32_t b = 0; b < a->blocks; b++) {
+    for (uint32_t b = 0; b < blocks; b++) {
         if (every && b % every == 0) {
             UNROLL
             for (int v = 0; v < nv; v++) {
@@ -63,15 +67,15 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
             }
             p += 64;
         }
-        VI sum[nr][nv];
+        VI sum[TILE_ROWS][NV_MOST];
         UNROLL
         for (int i = 0; i < nr; i++)
             UNROLL
             for (int v = 0; v < nv; v++)
-                sum[i][v] = form == FORM_4 ? START_4(a->sum[((t->r + i) * (size_t)a->blocks + b) * 4 + 2]) : vi_zero();
+                sum[i][v] = form == FORM_4 ? START_4(row[i][b].minus[2]) : vi_zero();
         UNROLL
         for (int j = 0; j < 4; j++) {
-            VI low[nv], high[nv];
+            VI low[NV_MOST], high[NV_MOST];
             UNROLL
             for (int v = 0; v < nv; v++) {
                 VI w = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
@@ -80,14 +84,14 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
             }
             UNROLL
             for (int i = 0; i < nr; i++) {
-                const int8_t *q = a->q + (t->r + i) * (size_t)a->padded + b * BLOCK + j * 8;
+                const int8_t *q = row[i][b].q + j * 8;
                 VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
                 UNROLL
                 for (int v = 0; v < nv; v++)
                     sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
             }
         }
-        VF scale[nv], min[nv];
+        VF scale[NV_MOST], min[NV_MOST];
         UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *s = p + v / VPP * next;
@@ -101,14 +105,13 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
-            size_t at = (t->r + i) * (size_t)a->blocks + b;
-            VF as = v_set(a->scale[at]);
+            VF as = v_set(row[i][b].scale);
             UNROLL
             for (int v = 0; v < nv; v++) {
-                VI s = form == FORM_4 ? END_4(sum[i][v], a->sum[at * 4 + 2]) : END_4(sum[i][v], 0);
+                VI s = form == FORM_4 ? END_4(sum[i][v], row[i][b].minus[2]) : END_4(sum[i][v], 0);
                 acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
                 if (form != FORM_4)
-                    acc[i][v] = v_fma(min[v], v_set(a->scaled_sum[at]), acc[i][v]);
+                    acc[i][v] = v_fma(min[v], v_set(row[i][b].scaled_sum), acc[i][v]);
             }
         }
         p += head + 256;
@@ -122,36 +125,40 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32, groups = 8 / halves;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
-    const struct quantised *a = t->a;
-    VF acc[nr][nv];
+    const uint32_t blocks = t->a->blocks;
+    const struct quantised_block *row[TILE_ROWS];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        row[i] = t->a->block + (t->r + i) * (size_t)blocks;
+    VF acc[TILE_ROWS][NV_MOST];
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
         for (int v = 0; v < nv; v++)
             acc[i][v] = v_zero();
-    for (uint32_t b = 0; b < a->blocks; b++) {
+    for (uint32_t b = 0; b < blocks; b++) {
         for (int h = 0; h < halves; h++, p += head + groups * 64) {
-            VI sum[nr][nv];
+            VI sum[TILE_ROWS][NV_MOST];
             UNROLL
             for (int i = 0; i < nr; i++)
                 UNROLL
                 for (int v = 0; v < nv; v++)
-                    sum[i][v] = START_8(a->sum[((t->r + i) * (size_t)a->blocks + b) * 4 + (halves == 2 ? h : 2)]);
+                    sum[i][v] = START_8(row[i][b].minus[halves == 2 ? h : 2]);
             UNROLL
             for (int j = 0; j < groups; j++) {
-                VI w[nv];
+                VI w[NV_MOST];
                 UNROLL
                 for (int v = 0; v < nv; v++)
                     w[v] = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
                 UNROLL
                 for (int i = 0; i < nr; i++) {
-                    VI q = vi_set32(load_i32(a->q + (t->r + i) * (size_t)a->padded + b * BLOCK + h * 16 + j * 4));
+                    VI q = vi_set32(load_i32(row[i][b].q + h * 16 + j * 4));
                     UNROLL
                     for (int v = 0; v < nv; v++)
                         sum[i][v] = DOT_8(sum[i][v], w[v], q);
                 }
             }
-            VF scale[nv];
+            VF scale[NV_MOST];
             UNROLL
             for (int v = 0; v < nv; v++) {
                 const uint8_t *s = p + v / VPP * next;
@@ -159,7 +166,7 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
             }
             UNROLL
             for (int i = 0; i < nr; i++) {
-                VF as = v_set(a->scale[(t->r + i) * (size_t)a->blocks + b]);
+                VF as = v_set(row[i][b].scale);
                 UNROLL
                 for (int v = 0; v < nv; v++)
                     acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
@@ -175,14 +182,14 @@ INLINE void tile_float(const struct tile_in *t, const int nr, const int np, cons
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
-    VF acc[nr][nv];
+    VF acc[TILE_ROWS][NV_MOST];
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
         for (int v = 0; v < nv; v++)
             acc[i][v] = v_zero();
     for (uint32_t k = 0; k < a->padded; k++, p += PANEL * wide) {
-        VF w[nv];
+        VF w[NV_MOST];
         UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *at = p + v / VPP * next + v % VPP * VW * wide;
@@ -235,12 +242,13 @@ static void quantise(const struct quantised *a, uint32_t r, const float *in, uin
     for (uint32_t i = n; i < a->padded; i++)
         x[i] = 0;
     for (uint32_t b = 0; b < a->blocks; b++) {
-        size_t at = r * (size_t)a->blocks + b;
+        struct quantised_block *to = &a->block[r * (size_t)a->blocks + b];
         int32_t half[2];
-        a->scale[at] = quantise_block(x + b * BLOCK, a->q + r * (size_t)a->padded + b * BLOCK, half);
-        int32_t sum[4] = {-half[0], -half[1], -(half[0] + half[1]), 0};
-        memcpy(a->sum + at * 4, sum, sizeof sum);
-        a->scaled_sum[at] = a->scale[at] * (float)(half[0] + half[1]);
+        to->scale = quantise_block(x + b * BLOCK, to->q, half);
+        to->minus[0] = -half[0];
+        to->minus[1] = -half[1];
+        to->minus[2] = -(half[0] + half[1]);
+        to->scaled_sum = to->scale * (float)(half[0] + half[1]);
     }
 }
 
@@ -293,7 +301,7 @@ static void kv_write(uint16_t *keys, uint16_t *values, uint32_t slot, const floa
 INLINE void score_rows(const float *const *q, const int n, const uint16_t *keys, uint32_t dim, float *out, size_t stride)
 {
     enum { NV = KV_PAGE_TOKENS / VW };
-    VF acc[n][NV];
+    VF acc[TILE_ROWS][NV];
     UNROLL
     for (int i = 0; i < n; i++)
         UNROLL
@@ -365,7 +373,7 @@ INLINE void mix_rows(const float *p, size_t p_stride, const int n, uint32_t from
 {
     uint32_t d = 0;
     for (; d + 2 * VW <= dim; d += 2 * VW) {
-        VF acc[n][2];
+        VF acc[TILE_ROWS][2];
         UNROLL
         for (int i = 0; i < n; i++)
             UNROLL
