@@ -62,11 +62,11 @@ static void multiply(const struct product *p, const struct chip_matrix *m, uint3
             k->tile(p->a, first, 1, m, panel + i, 1, out + i * PANEL, COLUMNS);
         return;
     }
+    uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows, height = (rows + tiles - 1) / tiles; /* 8 rows are 4 and 4, not 6 and 2 */
     for (uint32_t i = 0; i < panels; i += k->tile_panels) {
         uint32_t now = panels - i < k->tile_panels ? panels - i : k->tile_panels;
-        for (uint32_t r = 0; r < rows; r += k->tile_rows)
-            k->tile(p->a, first + r, rows - r < k->tile_rows ? rows - r : k->tile_rows, m, panel + i, now, out + r * COLUMNS + i * PANEL,
-                    COLUMNS);
+        for (uint32_t r = 0; r < rows; r += height)
+            k->tile(p->a, first + r, rows - r < height ? rows - r : height, m, panel + i, now, out + r * COLUMNS + i * PANEL, COLUMNS);
     }
 }
 
