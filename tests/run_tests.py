@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs every test and ends with one line: N passed, N failed, N skipped. Started by ./run test, which has set up what is needed.
 
-Stages: the order of includes, formatting, clang-tidy, the man page; all tests on the release build (gcc); the C tests under
+Stages: the order of includes, formatting, clang-tidy, the man page and documents; all tests on the release build (gcc); the C tests under
 address+undefined sanitizers (clang) and under the thread sanitizer (gcc); every fuzz target for a stated number of executions.
 Only the first failure of a stage stops that stage; the other stages run all the same."""
 import hashlib
@@ -60,6 +60,8 @@ def style(counts):
     counts.add(done.returncode == 0, "clang-format", "not formatted: " + " ".join(wrong))
     done = command("groff", "-man", "-Tutf8", "-ww", "-z", "docs/unkai.1")
     counts.add(done.returncode == 0 and done.stdout == "", "man page", done.stdout)
+    done = command(sys.executable, "tests/check_docs.py", "build/src/unkai")
+    counts.add(done.returncode == 0, "documents agree with the program", done.stdout)
 
 
 def tidy(counts):
