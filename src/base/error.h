@@ -5,27 +5,27 @@
 
 enum err {
     ERR_OK = 0,
-    ERR_INVALID = -1,     /* the caller's input is wrong (HTTP 400) */
-    ERR_NOT_FOUND = -2,   /* no such thing (404) */
-    ERR_AUTH = -3,        /* no valid key (401) */
-    ERR_DENIED = -4,      /* valid, but not allowed (403) */
-    ERR_CREDIT = -5,      /* not enough credit (402) */
-    ERR_BUSY = -6,        /* try again later (429) */
-    ERR_TOO_LARGE = -7,   /* over a stated limit (413) */
-    ERR_NO_MEMORY = -8,   /* memory or KV space ran out */
-    ERR_IO = -9,          /* the operating system said no */
-    ERR_CORRUPT = -10,    /* a file or a database holds what it must not */
+    ERR_INVALID = -1,      /* the caller's input is wrong (HTTP 400) */
+    ERR_NOT_FOUND = -2,    /* no such thing (404) */
+    ERR_AUTH = -3,         /* no valid key (401) */
+    ERR_DENIED = -4,       /* valid, but not allowed (403) */
+    ERR_CREDIT = -5,       /* not enough credit (402) */
+    ERR_BUSY = -6,         /* try again later (429) */
+    ERR_TOO_LARGE = -7,    /* over a stated limit (413) */
+    ERR_NO_MEMORY = -8,    /* memory or KV space ran out */
+    ERR_IO = -9,           /* the operating system said no */
+    ERR_CORRUPT = -10,     /* a file or a database holds what it must not */
     ERR_UNSUPPORTED = -11, /* understood, but not built here */
-    ERR_CONFLICT = -12,   /* exists already, or the same id with other content */
-    ERR_CANCELLED = -13,  /* the caller went away */
+    ERR_CONFLICT = -12,    /* exists already, or the same id with other content */
+    ERR_CANCELLED = -13,   /* the caller went away */
     ERR_UNAVAILABLE = -14, /* this part has failed and serves nobody now (503) */
-    ERR_INTERNAL = -15    /* our mistake */
+    ERR_INTERNAL = -15     /* our mistake */
 };
 
 struct error {
     enum err code;
-    char param[64];  /* name of the offending request parameter or metadata key, or "" */
-    char text[400];  /* one sentence, no newline */
+    char param[64]; /* name of the offending request parameter or metadata key, or "" */
+    char text[400]; /* one sentence, no newline */
 };
 
 /* Fill *e (which may be NULL) and return code, so that callers write `return error_set(...)`. */

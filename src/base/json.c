@@ -45,8 +45,8 @@ int json_parse(struct json **out, struct str text, struct error *e) {
         return error_set(e, ERR_INVALID, "the JSON nests deeper than %d levels", JSON_MAX_DEPTH);
     json_t *v = json_loadb(text.p ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
     if (v == NULL)
-        return error_set(e, ERR_INVALID, "the JSON is broken at line %d, column %d: %.200s", why.line, why.column,
-                         why.text);
+        return error_set(e, ERR_INVALID, "the JSON is broken at line %d, column %d: %.200s", why.line,
+                         why.column, why.text);
     *out = (struct json *)v;
     return 0;
 }
@@ -120,7 +120,8 @@ void json_write_str(struct buf *b, struct str s) {
     for (size_t i = 0, n; i < s.n; i += n) {
         unsigned char c = (unsigned char)s.p[i];
         n = 1;
-        if (c >= 0x80 ? utf8_decode((struct str){s.p + i, s.n - i}, &n) >= 0 : c >= 32 && c != '"' && c != '\\')
+        if (c >= 0x80 ? utf8_decode((struct str){s.p + i, s.n - i}, &n) >= 0
+                      : c >= 32 && c != '"' && c != '\\')
             continue;
         buf_append(b, s.p + plain, i - plain);
         plain = i + n;

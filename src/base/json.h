@@ -27,14 +27,15 @@ void json_free(struct json *root);
 
 /* Getters take NULL as null, so that json_as_int(json_get(o, "n")) needs no check in between. */
 enum json_kind json_kind(const struct json *v);
-bool json_numeric(const struct json *v);          /* INT or REAL */
-int64_t json_as_int(const struct json *v);        /* INT, else 0 */
-double json_as_number(const struct json *v);      /* INT or REAL, else 0 */
-struct str json_as_str(const struct json *v);     /* STRING, else empty; valid UTF-8, may hold NUL */
-bool json_as_bool(const struct json *v);          /* TRUE */
-size_t json_count(const struct json *v);          /* elements or members */
-const struct json *json_at(const struct json *v, size_t i);         /* array element or NULL */
-const struct json *json_get(const struct json *v, const char *key); /* member or NULL, also when v is no object */
+bool json_numeric(const struct json *v);      /* INT or REAL */
+int64_t json_as_int(const struct json *v);    /* INT, else 0 */
+double json_as_number(const struct json *v);  /* INT or REAL, else 0 */
+struct str json_as_str(const struct json *v); /* STRING, else empty; valid UTF-8, may hold NUL */
+bool json_as_bool(const struct json *v);      /* TRUE */
+size_t json_count(const struct json *v);      /* elements or members */
+const struct json *json_at(const struct json *v, size_t i); /* array element or NULL */
+const struct json *json_get(const struct json *v,
+                            const char *key); /* member or NULL, also when v is no object */
 
 /* Members in the order of the text: for (void *it = json_first(o); it; it = json_next(o, it)). */
 void *json_first(const struct json *object);

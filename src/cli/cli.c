@@ -14,7 +14,8 @@ const struct command cli_commands[] = {
     {NULL, NULL, NULL},
 };
 
-static void print_help(const char *command, const struct option *options, const char *usage, const char *about) {
+static void print_help(const char *command, const struct option *options, const char *usage,
+                       const char *about) {
     printf("usage: unkai %s [options] %s\n\n%s\n\noptions:\n", command, usage, about);
     for (const struct option *o = options; o->name != NULL; o++) {
         char left[64];
@@ -60,7 +61,8 @@ static int store_value(const struct option *o, const char *value) {
     return -1;
 }
 
-int cli_options(int argc, char **argv, int *args, const struct option *options, const char *usage, const char *about) {
+int cli_options(int argc, char **argv, int *args, const struct option *options, const char *usage,
+                const char *about) {
     int kept = 1;
     bool literal = false;
     for (int i = 1; i < argc; i++) {
@@ -130,7 +132,8 @@ const char *cli_home(void) {
 
 int cli_model_path(char *out, size_t size, const char *name, struct error *e) {
     size_t n = strlen(name);
-    if (strchr(name, '/') != NULL || (n > 5 && strcmp(name + n - 5, ".gguf") == 0 && access(name, F_OK) == 0)) {
+    if (strchr(name, '/') != NULL ||
+        (n > 5 && strcmp(name + n - 5, ".gguf") == 0 && access(name, F_OK) == 0)) {
         if ((size_t)snprintf(out, size, "%s", name) >= size)
             return error_set(e, ERR_INVALID, "the model's path is too long");
         return 0;
@@ -142,8 +145,9 @@ int cli_model_path(char *out, size_t size, const char *name, struct error *e) {
     if ((size_t)snprintf(out, size, "%s/models/%s%s", cli_home(), name, tail) >= size)
         return error_set(e, ERR_INVALID, "the model's name is too long");
     if (access(out, R_OK) != 0)
-        return error_set(e, ERR_NOT_FOUND, "there is no model '%.100s' in %.200s/models; give a path, or see unkai models", name,
-                         cli_home());
+        return error_set(e, ERR_NOT_FOUND,
+                         "there is no model '%.100s' in %.200s/models; give a path, or see unkai models",
+                         name, cli_home());
     return 0;
 }
 

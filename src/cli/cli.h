@@ -11,22 +11,27 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 struct command {
     const char *name;
-    const char *summary; /* one line for `unkai help` */
+    const char *summary;               /* one line for `unkai help` */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns an exit code */
 };
 
 extern const struct command cli_commands[]; /* ends with a row whose name is NULL */
 
 /* One row an option. Values land where `to` points. */
-enum option_kind { OPTION_FLAG /* bool */, OPTION_TEXT /* const char * */, OPTION_INT /* int64_t, min..max */, OPTION_REAL /* double */,
-                   OPTION_LIST /* struct option_list */ };
+enum option_kind {
+    OPTION_FLAG /* bool */,
+    OPTION_TEXT /* const char * */,
+    OPTION_INT /* int64_t, min..max */,
+    OPTION_REAL /* double */,
+    OPTION_LIST /* struct option_list */
+};
 struct option {
     const char *name; /* "json" for --json */
     enum option_kind kind;
     void *to;
     const char *value; /* what the value is called in --help ("N", "PATH"), NULL for a flag */
     const char *help;
-    int64_t min, max;  /* OPTION_INT */
+    int64_t min, max; /* OPTION_INT */
 };
 struct option_list {
     const char *item[64];
@@ -36,7 +41,8 @@ struct option_list {
 /* Parse argv[1..]: options (--name value, --name=value) land in their places, the others are moved to argv[1..] and counted in *args. `--` ends options.
  * Prints help and returns 1 for --help (exit with EXIT_OK); prints what is wrong and returns -1 for a mistake (exit with EXIT_USAGE);
  * 0 otherwise. usage: "MODEL [PROMPT]"; about: a paragraph. Options end with a row whose name is NULL. */
-int cli_options(int argc, char **argv, int *args, const struct option *options, const char *usage, const char *about);
+int cli_options(int argc, char **argv, int *args, const struct option *options, const char *usage,
+                const char *about);
 
 /* Print "unkai COMMAND: text" and return EXIT_FAILED. */
 int cli_fail(const char *command, const struct error *e);

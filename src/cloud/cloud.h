@@ -11,8 +11,8 @@
 
 #include <stdint.h>
 
-typedef int64_t amount;   /* 10^-9 of a currency */
-typedef int64_t price;    /* 10^-12 of a currency a token */
+typedef int64_t amount; /* 10^-9 of a currency */
+typedef int64_t price;  /* 10^-12 of a currency a token */
 
 struct cloud;
 
@@ -20,7 +20,8 @@ struct cloud;
  * a crash is settled for what its journal says was sent. on_durable (may be NULL) is called from the writer's thread after each group
  * commit: requests that waited in cloud_may_send may go on. ERR_CONFLICT: another process has the books open; it answers on its control socket
  * (see cloud/control.h). */
-int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *context), void *context, struct error *e);
+int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *context), void *context,
+               struct error *e);
 void cloud_close(struct cloud *c); /* writes what is queued, checkpoints */
 
 /* Who asks. */
@@ -41,8 +42,8 @@ struct hold; /* credit set aside for one request (all of its choices) */
 struct admission {
     const struct identity *who;
     struct str model;
-    char request_id[64];        /* made by the server, unique: the transfer's id derives from it */
-    uint64_t prompt_tokens;     /* counted once even with several choices */
+    char request_id[64];            /* made by the server, unique: the transfer's id derives from it */
+    uint64_t prompt_tokens;         /* counted once even with several choices */
     uint64_t max_completion_tokens; /* of all choices together */
 };
 /* Place a hold for the worst case at the price of now. ERR_CREDIT: a prepaid tenant has too little left (text says how much is
@@ -57,8 +58,8 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens);
 
 enum outcome { OUTCOME_DONE, OUTCOME_CANCELLED, OUTCOME_FAILED };
 struct settlement {
-    bool delivered;            /* anything at all: the prompt is charged */
-    uint64_t cached_tokens;    /* of the prompt */
+    bool delivered;             /* anything at all: the prompt is charged */
+    uint64_t cached_tokens;     /* of the prompt */
     uint64_t completion_tokens; /* that the socket took */
     int64_t chip_ns, first_token_ns, total_ns;
     enum outcome outcome;

@@ -14,10 +14,11 @@ struct sequence; /* a running request; owned by the engine until its finish even
 
 struct engine_options {
     struct chip_options chip;
-    size_t kv_bytes;       /* KV memory of all models together; 0: a quarter of the machine's free memory, at most 4 GiB */
-    uint32_t max_running;  /* sequences that step together; 0: 64 */
-    uint32_t max_waiting;  /* queue; full: ERR_BUSY (429); 0: 256 */
-    uint32_t max_context;  /* tokens a sequence may hold; 0: the model's own */
+    size_t
+        kv_bytes; /* KV memory of all models together; 0: a quarter of the machine's free memory, at most 4 GiB */
+    uint32_t max_running; /* sequences that step together; 0: 64 */
+    uint32_t max_waiting; /* queue; full: ERR_BUSY (429); 0: 256 */
+    uint32_t max_context; /* tokens a sequence may hold; 0: the model's own */
 };
 
 int engine_create(struct engine **out, const struct engine_options *o, struct error *e);
@@ -31,14 +32,19 @@ size_t engine_model_count(const struct engine *g);
 const char *engine_model_name(const struct engine *g, size_t i);
 /* Borrowed until engine_free; NULL when there is no such model. */
 const struct model *engine_model(const struct engine *g, struct str name);
-uint32_t engine_model_context(const struct engine *g, struct str name); /* tokens of prompt and answer together */
-bool engine_model_failed(const struct engine *g, struct str name, struct error *why); /* e.g. its file was truncated */
+uint32_t engine_model_context(const struct engine *g,
+                              struct str name); /* tokens of prompt and answer together */
+bool engine_model_failed(const struct engine *g, struct str name,
+                         struct error *why); /* e.g. its file was truncated */
 
 struct token_logprob {
     token_id id;
     float logprob;
-    uint32_t tops;               /* of the alternatives below, best first */
-    struct { token_id id; float logprob; } top[20];
+    uint32_t tops; /* of the alternatives below, best first */
+    struct {
+        token_id id;
+        float logprob;
+    } top[20];
 };
 
 enum finish_reason { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_FAILED };
@@ -55,15 +61,15 @@ struct engine_event {
     enum finish_reason reason;
     const struct error *error; /* FINISH_FAILED */
     uint32_t prompt_tokens, cached_tokens, completion_tokens;
-    int64_t chip_ns;           /* chip time of this sequence's rows */
+    int64_t chip_ns;                             /* chip time of this sequence's rows */
     int64_t queued_ns, first_token_ns, total_ns; /* since submit */
 };
 
 struct engine_request {
     struct str model;
-    uint64_t account;         /* fair share and prefix sharing are per account */
-    uint32_t weight;          /* share of the account, 1 is normal */
-    const token_id *prompt;   /* copied; >= 1 token */
+    uint64_t account;       /* fair share and prefix sharing are per account */
+    uint32_t weight;        /* share of the account, 1 is normal */
+    const token_id *prompt; /* copied; >= 1 token */
     size_t prompt_tokens;
     uint32_t max_tokens;      /* 0: to the end of the context */
     struct sampling sampling; /* copied, with what it points to */
@@ -71,9 +77,10 @@ struct engine_request {
     size_t stops;
     bool ignore_eos;
     bool want_logprobs;
-    uint32_t top_logprobs;    /* 0..20 */
+    uint32_t top_logprobs; /* 0..20 */
     bool prompt_logprobs;
-    uint32_t window;          /* tokens generated but not acknowledged at most; the sequence pauses there. 0: no limit */
+    uint32_t
+        window; /* tokens generated but not acknowledged at most; the sequence pauses there. 0: no limit */
     /* Called from the engine's thread; must not block, must not call engine_* except engine_cancel and engine_ack. After EVENT_FINISH never again. */
     void (*on_event)(void *context, const struct engine_event *event);
     void *context;

@@ -15,8 +15,8 @@ struct sampler {
     uint64_t random[4]; /* xoshiro256** (Blackman and Vigna, public domain), seeded by splitmix64 */
     size_t vocab;
     struct logit_bias *bias;
-    uint32_t *count;      /* [vocab] occurrences in the completion; NULL while no penalty wants them */
-    unsigned char *seen;  /* [vocab] occurs in prompt or completion; NULL likewise */
+    uint32_t *count;             /* [vocab] occurrences in the completion; NULL while no penalty wants them */
+    unsigned char *seen;         /* [vocab] occurs in prompt or completion; NULL likewise */
     struct candidate *candidate; /* [vocab]; NULL when greedy */
 };
 
@@ -98,7 +98,8 @@ static void adjust_logits(struct sampler *s, float *logits) {
     if (s->seen != NULL)
         for (size_t i = 0; i < s->vocab; i++)
             if (s->seen[i])
-                logits[i] = logits[i] > 0 ? logits[i] / s->s.repetition_penalty : logits[i] * s->s.repetition_penalty;
+                logits[i] =
+                    logits[i] > 0 ? logits[i] / s->s.repetition_penalty : logits[i] * s->s.repetition_penalty;
     if (s->count != NULL)
         for (size_t i = 0; i < s->vocab; i++)
             if (s->count[i] > 0)
@@ -209,7 +210,8 @@ int32_t sampler_choose(struct sampler *s, float *logits) {
     return c[n - 1].id;
 }
 
-float sampler_logprobs(const float *logits, size_t vocab, int32_t id, uint32_t tops, int32_t *top_id, float *top_logprob) {
+float sampler_logprobs(const float *logits, size_t vocab, int32_t id, uint32_t tops, int32_t *top_id,
+                       float *top_logprob) {
     float best = logits[largest(logits, vocab)];
     double sum = 0;
     uint32_t have = 0;

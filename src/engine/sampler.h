@@ -9,13 +9,16 @@
 #include <stdint.h>
 
 struct sampling {
-    float temperature;        /* 0: greedy */
-    float top_p, min_p;       /* 1 and 0: off */
-    int32_t top_k;            /* 0 or -1: off */
+    float temperature;                         /* 0: greedy */
+    float top_p, min_p;                        /* 1 and 0: off */
+    int32_t top_k;                             /* 0 or -1: off */
     float presence_penalty, frequency_penalty; /* over the completion, as OpenAI defines them */
-    float repetition_penalty; /* over prompt and completion, as vLLM; 1: off */
+    float repetition_penalty;                  /* over prompt and completion, as vLLM; 1: off */
     uint64_t seed;
-    const struct logit_bias { int32_t id; float bias; } *bias; /* ids in range and distinct */
+    const struct logit_bias {
+        int32_t id;
+        float bias;
+    } * bias; /* ids in range and distinct */
     size_t biases;
 };
 
@@ -30,6 +33,7 @@ void sampler_see(struct sampler *s, int32_t id, bool prompt);
 int32_t sampler_choose(struct sampler *s, float *logits);
 
 /* log-softmax of the raw logits: the logprob of `id` is returned, the `tops` best (<= 20) go to top_id and top_logprob, best first. */
-float sampler_logprobs(const float *logits, size_t vocab, int32_t id, uint32_t tops, int32_t *top_id, float *top_logprob);
+float sampler_logprobs(const float *logits, size_t vocab, int32_t id, uint32_t tops, int32_t *top_id,
+                       float *top_logprob);
 
 #endif

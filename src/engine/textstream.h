@@ -10,7 +10,7 @@ struct textstream {
     size_t clean;           /* how many bytes of held may go out now */
     const struct str *stop; /* borrowed */
     size_t stops;
-    bool stopped;           /* a stop string was found; what came before it is in front of held */
+    bool stopped; /* a stop string was found; what came before it is in front of held */
 };
 
 /* Take the bytes of one more token. Returns true when a stop string is complete: the text ends before it. */

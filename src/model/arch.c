@@ -66,7 +66,8 @@ static uint32_t read_count(struct reader *r, const char *key, uint32_t missing, 
         x = (uint64_t)gguf_array_i64(&a, 0);
         for (uint64_t i = 1; i < a.count && r->rc == 0; i++)
             if ((uint64_t)gguf_array_i64(&a, i) != x)
-                r->rc = error_param(r->e, ERR_UNSUPPORTED, full, "%s differs from layer to layer, which is not supported", full);
+                r->rc = error_param(r->e, ERR_UNSUPPORTED, full,
+                                    "%s differs from layer to layer, which is not supported", full);
     } else {
         gguf_u64(r->g, full, &x);
     }
@@ -96,8 +97,8 @@ static const struct arch_row *find_row(const struct gguf *g, struct error *e) {
             return &rows[i];
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", rows[i].name);
     }
-    error_set(e, ERR_UNSUPPORTED, "architecture '%.*s' is not supported; these are: %s", (int)(name.n < 60 ? name.n : 60),
-              name.p, known);
+    error_set(e, ERR_UNSUPPORTED, "architecture '%.*s' is not supported; these are: %s",
+              (int)(name.n < 60 ? name.n : 60), name.p, known);
     return NULL;
 }
 
@@ -111,23 +112,29 @@ static void read_rope(struct reader *r, const struct arch_row *row, struct trait
     if (str_is(kind, "linear"))
         factor = (double)read_real(r, "rope.scaling.factor", 1);
     else if (!str_is(kind, "none") && r->rc == 0)
-        r->rc = error_set(r->e, ERR_UNSUPPORTED, "rotary scaling '%.*s' is not supported (linear and none are)",
-                          (int)(kind.n < 40 ? kind.n : 40), kind.p);
+        r->rc =
+            error_set(r->e, ERR_UNSUPPORTED, "rotary scaling '%.*s' is not supported (linear and none are)",
+                      (int)(kind.n < 40 ? kind.n : 40), kind.p);
     t->rope_scale = (float)factor;
-    t->rope_base_local = read_real(r, "rope.freq_base_swa", row->rope_base_local > 0 ? (double)row->rope_base_local : (double)t->rope_base);
+    t->rope_base_local =
+        read_real(r, "rope.freq_base_swa",
+                  row->rope_base_local > 0 ? (double)row->rope_base_local : (double)t->rope_base);
     t->rope_scale_local = 1;
-    if (r->rc == 0 && (t->rope_dims % 2 != 0 || t->rope_dims > t->head_dim || !(t->rope_base > 1) || !(t->rope_base_local > 1) ||
-                       !(t->rope_scale > 0)))
-        r->rc = error_set(r->e, ERR_CORRUPT, "the rotary settings are absurd (%u of %u dimensions, base %g, factor %g)",
+    if (r->rc == 0 && (t->rope_dims % 2 != 0 || t->rope_dims > t->head_dim || !(t->rope_base > 1) ||
+                       !(t->rope_base_local > 1) || !(t->rope_scale > 0)))
+        r->rc = error_set(r->e, ERR_CORRUPT,
+                          "the rotary settings are absurd (%u of %u dimensions, base %g, factor %g)",
                           t->rope_dims, t->head_dim, (double)t->rope_base, factor);
 }
 
 static void read_window(struct reader *r, const struct arch_row *row, struct traits *t) {
     char full[128];
     uint64_t window = 0;
-    if (row->window_pattern > 0 && gguf_u64(r->g, full_key(r, "attention.sliding_window", full), &window) && window > 0) {
+    if (row->window_pattern > 0 && gguf_u64(r->g, full_key(r, "attention.sliding_window", full), &window) &&
+        window > 0) {
         t->window = window > MAX_CONTEXT ? MAX_CONTEXT : (uint32_t)window;
-        t->window_pattern = read_count(r, "attention.sliding_window_pattern", row->window_pattern, MAX_LAYERS);
+        t->window_pattern =
+            read_count(r, "attention.sliding_window_pattern", row->window_pattern, MAX_LAYERS);
     }
 }
 
@@ -136,7 +143,8 @@ static uint32_t read_vocab(struct reader *r) {
     if (embed != NULL && embed->dims == 2 && embed->dim[1] > 0 && embed->dim[1] <= MAX_VOCAB)
         return (uint32_t)embed->dim[1];
     if (r->rc == 0)
-        r->rc = error_set(r->e, ERR_CORRUPT, "the file has no usable token_embd.weight; is it only a vocabulary?");
+        r->rc = error_set(r->e, ERR_CORRUPT,
+                          "the file has no usable token_embd.weight; is it only a vocabulary?");
     return 0;
 }
 
@@ -146,8 +154,13 @@ int traits_read(struct traits *t, const struct gguf *g, struct error *e) {
     if (row == NULL)
         return e ? (int)e->code : ERR_UNSUPPORTED;
     struct reader r = {.g = g, .arch = row->name, .e = e ? e : &scratch};
-    *t = (struct traits){.arch = row->name, .activation = row->activation, .qk_norm = row->qk_norm, .qkv_bias = row->qkv_bias,
-                         .post_norms = row->post_norms, .rope_neox = row->neox, .embed_scale = 1};
+    *t = (struct traits){.arch = row->name,
+                         .activation = row->activation,
+                         .qk_norm = row->qk_norm,
+                         .qkv_bias = row->qkv_bias,
+                         .post_norms = row->post_norms,
+                         .rope_neox = row->neox,
+                         .embed_scale = 1};
     t->layers = read_count(&r, "block_count", 0, MAX_LAYERS);
     t->width = read_count(&r, "embedding_length", 0, MAX_WIDTH);
     t->heads = read_count(&r, "attention.head_count", 0, MAX_HEADS);
@@ -166,8 +179,10 @@ int traits_read(struct traits *t, const struct gguf *g, struct error *e) {
     read_window(&r, row, t);
     if (r.rc != 0)
         return r.rc;
-    if (t->heads % t->kv_heads != 0 || value_dim != t->head_dim || t->head_dim % 2 != 0 || !(t->norm_eps >= 0))
-        return error_set(e, ERR_UNSUPPORTED, "%u heads of %u values, %u key/value heads of %u do not fit together", t->heads,
+    if (t->heads % t->kv_heads != 0 || value_dim != t->head_dim || t->head_dim % 2 != 0 ||
+        !(t->norm_eps >= 0))
+        return error_set(e, ERR_UNSUPPORTED,
+                         "%u heads of %u values, %u key/value heads of %u do not fit together", t->heads,
                          t->head_dim, t->kv_heads, value_dim);
     t->attn_scale = 1 / sqrtf((float)t->head_dim);
     if (row->scaled_embed) {
@@ -192,20 +207,23 @@ struct need {
     bool wanted;
 };
 
-static int find_tensor(const struct gguf_tensor **out, const struct gguf *g, const char *name, uint64_t inputs, uint64_t outputs,
-                       struct error *e) {
+static int find_tensor(const struct gguf_tensor **out, const struct gguf *g, const char *name,
+                       uint64_t inputs, uint64_t outputs, struct error *e) {
     const struct gguf_tensor *t = gguf_tensor_find(g, name);
     *out = t;
     if (t == NULL)
         return error_param(e, ERR_CORRUPT, name, "tensor %s is missing", name);
     if (t->dim[0] != inputs || t->dim[1] != (outputs ? outputs : 1) || t->dim[2] != 1 || t->dim[3] != 1)
-        return error_param(e, ERR_CORRUPT, name, "tensor %s is %" PRIu64 " x %" PRIu64 ", expected %" PRIu64 " x %" PRIu64, name,
+        return error_param(e, ERR_CORRUPT, name,
+                           "tensor %s is %" PRIu64 " x %" PRIu64 ", expected %" PRIu64 " x %" PRIu64, name,
                            t->dim[0], t->dim[1], inputs, outputs ? outputs : 1);
     return 0;
 }
 
-static int find_layer(struct layer_tensors *l, uint32_t layer, const struct traits *t, const struct gguf *g, struct error *e) {
-    uint64_t w = t->width, q = (uint64_t)t->heads * t->head_dim, kv = (uint64_t)t->kv_heads * t->head_dim, f = t->ffn_width;
+static int find_layer(struct layer_tensors *l, uint32_t layer, const struct traits *t, const struct gguf *g,
+                      struct error *e) {
+    uint64_t w = t->width, q = (uint64_t)t->heads * t->head_dim, kv = (uint64_t)t->kv_heads * t->head_dim,
+             f = t->ffn_width;
 #define PLACE(member) offsetof(struct layer_tensors, member)
     const struct need needs[] = {
         {PLACE(attn_norm), "attn_norm.weight", w, 0, true},

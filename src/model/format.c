@@ -14,7 +14,8 @@ float format_f16_to_f32(uint16_t h) {
         x = (float)mantissa * 0x1p-24f;
         return sign ? -x : x;
     }
-    bits = exponent == 31 ? sign | 0x7F800000 | mantissa << 13 : sign | (exponent + 112) << 23 | mantissa << 13;
+    bits =
+        exponent == 31 ? sign | 0x7F800000 | mantissa << 13 : sign | (exponent + 112) << 23 | mantissa << 13;
     memcpy(&x, &bits, 4);
     return x;
 }
@@ -153,12 +154,12 @@ static void encode_q45(const float *src, uint8_t *p, size_t blocks, size_t bytes
     }
 }
 
-#define Q45(name, bytes, five, has_min)                                                                                \
-    static void decode_##name(const void *src, float *out, size_t blocks) {                                            \
-        decode_q45(src, out, blocks, bytes, five, has_min);                                                            \
-    }                                                                                                                  \
-    static void encode_##name(const float *src, void *out, size_t blocks) {                                            \
-        encode_q45(src, out, blocks, bytes, five, has_min);                                                            \
+#define Q45(name, bytes, five, has_min)                                     \
+    static void decode_##name(const void *src, float *out, size_t blocks) { \
+        decode_q45(src, out, blocks, bytes, five, has_min);                 \
+    }                                                                       \
+    static void encode_##name(const float *src, void *out, size_t blocks) { \
+        encode_q45(src, out, blocks, bytes, five, has_min);                 \
     }
 Q45(q4_0, 18, false, false)
 Q45(q4_1, 20, false, true)
@@ -187,7 +188,8 @@ static void encode_q8_0(const float *src, void *to, size_t blocks) {
     }
 }
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
 /* FP4 E2M1, doubled so that they are integers. */
 static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
@@ -338,12 +340,12 @@ static void encode_q45_k(const float *src, uint8_t *p, size_t blocks, bool five)
     }
 }
 
-#define Q45_K(name, five)                                                                                              \
-    static void decode_##name(const void *src, float *out, size_t blocks) {                                            \
-        decode_q45_k(src, out, blocks, five);                                                                          \
-    }                                                                                                                  \
-    static void encode_##name(const float *src, void *out, size_t blocks) {                                            \
-        encode_q45_k(src, out, blocks, five);                                                                          \
+#define Q45_K(name, five)                                                   \
+    static void decode_##name(const void *src, float *out, size_t blocks) { \
+        decode_q45_k(src, out, blocks, five);                               \
+    }                                                                       \
+    static void encode_##name(const float *src, void *out, size_t blocks) { \
+        encode_q45_k(src, out, blocks, five);                               \
     }
 Q45_K(q4_k, false)
 Q45_K(q5_k, true)

@@ -28,10 +28,10 @@ enum format_id {
 };
 
 struct format {
-    const char *name;   /* "Q4_K", as people write it */
-    uint32_t id;        /* enum format_id */
-    uint32_t values;    /* values in a block */
-    uint32_t bytes;     /* bytes of a block */
+    const char *name; /* "Q4_K", as people write it */
+    uint32_t id;      /* enum format_id */
+    uint32_t values;  /* values in a block */
+    uint32_t bytes;   /* bytes of a block */
     /* Decode `blocks` blocks from src (any alignment) to out[blocks * values], exactly as the format defines (fp32). */
     void (*decode)(const void *src, float *out, size_t blocks);
     /* The inverse, for tools and tests: plain rounding, no search for better scales. NULL where nobody needs it. */

@@ -22,7 +22,7 @@ enum {
     MAX_KEYS = 1 << 16,
     MAX_TENSORS = 1 << 18,
     MAX_NAME = 1 << 12,
-    MIN_KEY_BYTES = 8 + 4 + 1,         /* an empty key, its type and the smallest value */
+    MIN_KEY_BYTES = 8 + 4 + 1, /* an empty key, its type and the smallest value */
     MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
 };
 
@@ -120,10 +120,12 @@ static size_t table_size(size_t n) {
 }
 
 /* The slot that holds the name, or the free one where it belongs. name_of gives the name of index i. */
-static size_t find_slot(const uint32_t *slot, size_t mask, struct str name, const void *items, size_t item_size) {
+static size_t find_slot(const uint32_t *slot, size_t mask, struct str name, const void *items,
+                        size_t item_size) {
     size_t at = name_hash(name) & mask;
     for (; slot[at] != 0; at = (at + 1) & mask) {
-        const struct str *other = (const void *)((const char *)items + (slot[at] - 1) * item_size); /* names come first */
+        const struct str *other =
+            (const void *)((const char *)items + (slot[at] - 1) * item_size); /* names come first */
         if (str_equal(*other, name))
             break;
     }
@@ -148,7 +150,8 @@ static int read_array(struct gguf *g, struct cursor *c, struct entry *v, struct 
     }
     size_t bytes = type_bytes(v->item_type);
     if (bytes == 0)
-        return error_set(e, ERR_CORRUPT, "an array has items of type %u, which is unknown or nested", v->item_type);
+        return error_set(e, ERR_CORRUPT, "an array has items of type %u, which is unknown or nested",
+                         v->item_type);
     if (v->count > (uint64_t)(c->end - c->p) / bytes)
         return error_set(e, ERR_CORRUPT, "an array is longer than the file");
     take(c, v->count * bytes);
@@ -172,7 +175,8 @@ static int read_entry(struct gguf *g, struct cursor *c, struct entry *v, struct 
     }
     size_t bytes = type_bytes(v->type);
     if (bytes == 0)
-        return error_set(e, ERR_CORRUPT, "key %.*s has a value of unknown type %u", (int)v->key.n, v->key.p, v->type);
+        return error_set(e, ERR_CORRUPT, "key %.*s has a value of unknown type %u", (int)v->key.n, v->key.p,
+                         v->type);
     take(c, bytes);
     return 0;
 }
@@ -191,7 +195,8 @@ static int read_metadata(struct gguf *g, struct cursor *c, uint64_t count, struc
         if (rc != 0)
             return rc;
         if (c->bad)
-            return error_set(e, ERR_CORRUPT, "the file ends inside its metadata (key %zu of %" PRIu64 ")", i + 1, count);
+            return error_set(e, ERR_CORRUPT, "the file ends inside its metadata (key %zu of %" PRIu64 ")",
+                             i + 1, count);
         size_t at = find_slot(g->entry_slot, g->entry_mask, v->key, g->entry, sizeof *g->entry);
         if (g->entry_slot[at] != 0)
             return error_set(e, ERR_CORRUPT, "key %.*s occurs twice", (int)v->key.n, v->key.p);
@@ -223,7 +228,8 @@ static int read_tensor(struct cursor *c, struct gguf_tensor *t, uint64_t *offset
     t->name = take_string(c);
     t->dims = (uint32_t)take_number(c, 4);
     if (!c->bad && t->dims > GGUF_MAX_DIMS)
-        return error_set(e, ERR_CORRUPT, "tensor %.*s has %u dimensions", (int)(t->name.n & 255), t->name.p, t->dims);
+        return error_set(e, ERR_CORRUPT, "tensor %.*s has %u dimensions", (int)(t->name.n & 255), t->name.p,
+                         t->dims);
     for (uint32_t d = 0; d < GGUF_MAX_DIMS; d++)
         t->dim[d] = d < t->dims ? take_number(c, 8) : 1;
     uint32_t type = (uint32_t)take_number(c, 4);
@@ -234,8 +240,8 @@ static int read_tensor(struct cursor *c, struct gguf_tensor *t, uint64_t *offset
         return error_set(e, ERR_CORRUPT, "a tensor's name has %zu bytes", t->name.n);
     t->format = format_by_id(type);
     if (t->format == NULL)
-        return error_set(e, ERR_UNSUPPORTED, "tensor %.*s has number format %u, which is not known here", (int)t->name.n,
-                         t->name.p, type);
+        return error_set(e, ERR_UNSUPPORTED, "tensor %.*s has number format %u, which is not known here",
+                         (int)t->name.n, t->name.p, type);
     return tensor_size(t, e);
 }
 
@@ -295,7 +301,8 @@ static int read_tensors(struct gguf *g, struct cursor *c, uint64_t count, struct
         struct gguf_tensor *t = &g->tensor[i];
         if (offset[i] % alignment != 0 || start > g->size || offset[i] > g->size - start ||
             t->bytes > g->size - start - offset[i]) {
-            rc = error_set(e, ERR_CORRUPT, "tensor %.*s lies outside the file or out of alignment; is the file complete?",
+            rc = error_set(e, ERR_CORRUPT,
+                           "tensor %.*s lies outside the file or out of alignment; is the file complete?",
                            (int)t->name.n, t->name.p);
             goto out;
         }
@@ -314,7 +321,8 @@ static int read_all(struct gguf *g, struct error *e) {
     if (magic == NULL || memcmp(magic, "GGUF", 4) != 0)
         return error_set(e, ERR_CORRUPT, "this is no GGUF file");
     if (version != 2 && version != 3)
-        return error_set(e, ERR_UNSUPPORTED, "GGUF version %" PRIu64 " is not supported (2 and 3 are)", version & 0xFFFFFFFF);
+        return error_set(e, ERR_UNSUPPORTED, "GGUF version %" PRIu64 " is not supported (2 and 3 are)",
+                         version & 0xFFFFFFFF);
     if (c.bad)
         return error_set(e, ERR_CORRUPT, "the file ends inside its header");
     int rc = read_metadata(g, &c, keys, e);
@@ -347,7 +355,8 @@ int gguf_open(struct gguf **out, const char *path, struct error *e) {
     }
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) != 0) {
-        rc = error_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        rc = error_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path,
+                       strerror(errno));
         goto out;
     }
     if (!S_ISREG(st.st_mode) || st.st_size < 24) {
@@ -414,14 +423,16 @@ const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i) {
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name) {
     if (g->tensor_slot == NULL)
         return NULL;
-    uint32_t i = g->tensor_slot[find_slot(g->tensor_slot, g->tensor_mask, str_from(name), g->tensor, sizeof *g->tensor)];
+    uint32_t i = g->tensor_slot[find_slot(g->tensor_slot, g->tensor_mask, str_from(name), g->tensor,
+                                          sizeof *g->tensor)];
     return i ? &g->tensor[i - 1] : NULL;
 }
 
 /* ---- getters ---- */
 
 static const struct entry *find_entry(const struct gguf *g, const char *key) {
-    uint32_t i = g->entry_slot[find_slot(g->entry_slot, g->entry_mask, str_from(key), g->entry, sizeof *g->entry)];
+    uint32_t i =
+        g->entry_slot[find_slot(g->entry_slot, g->entry_mask, str_from(key), g->entry, sizeof *g->entry)];
     return i ? &g->entry[i - 1] : NULL;
 }
 
@@ -519,7 +530,10 @@ bool gguf_array(const struct gguf *g, const char *key, struct gguf_array *out) {
     const struct entry *v = find_entry(g, key);
     if (v == NULL || v->type != GGUF_ARRAY)
         return false;
-    *out = (struct gguf_array){.type = v->item_type, .count = v->count, .data = v->data, .owner = g,
+    *out = (struct gguf_array){.type = v->item_type,
+                               .count = v->count,
+                               .data = v->data,
+                               .owner = g,
                                .index = (uint64_t)(v - g->entry)};
     return true;
 }

@@ -20,15 +20,27 @@ struct gguf_tensor {
     struct str name;
     const struct format *format;
     uint32_t dims;
-    uint64_t dim[GGUF_MAX_DIMS]; /* dim[0] runs fastest: a weight is dim[0] = inputs, dim[1] = outputs; unused ones are 1 */
+    uint64_t dim
+        [GGUF_MAX_DIMS]; /* dim[0] runs fastest: a weight is dim[0] = inputs, dim[1] = outputs; unused ones are 1 */
     const void *data;
     uint64_t bytes;
 };
 
 /* Value types as the file stores them. */
 enum gguf_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY,
-    GGUF_U64, GGUF_I64, GGUF_F64
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
 };
 
 int gguf_open(struct gguf **out, const char *path, struct error *e);
@@ -41,7 +53,8 @@ struct str gguf_bytes(const struct gguf *g); /* the whole file */
 
 size_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
-const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* NULL when absent; hashed */
+const struct gguf_tensor *gguf_tensor_find(const struct gguf *g,
+                                           const char *name); /* NULL when absent; hashed */
 
 /* Metadata. Getters return false when the key is absent or of another type (any integer type that holds the value serves
  * for u64 and i64; any number for f64). */
@@ -57,7 +70,7 @@ struct gguf_array {
     uint64_t count;
     const void *data; /* numbers: packed little-endian, any alignment; strings: use gguf_array_str */
     const struct gguf *owner;
-    uint64_t index;   /* of the string table inside the gguf */
+    uint64_t index; /* of the string table inside the gguf */
 };
 bool gguf_array(const struct gguf *g, const char *key, struct gguf_array *out);
 struct str gguf_array_str(const struct gguf_array *a, uint64_t i); /* empty when out of range or no strings */

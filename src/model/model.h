@@ -22,6 +22,7 @@ void model_unref(struct model *m);
 
 /* Render a chat (vars as for template_render, bos_token and eos_token are added here) and encode it. A BOS that the template writes itself is not
  * doubled. Without a template: ERR_UNSUPPORTED. */
-int model_encode_chat(const struct model *m, const struct json *messages, const struct json *tools, struct tokens *out, struct error *e);
+int model_encode_chat(const struct model *m, const struct json *messages, const struct json *tools,
+                      struct tokens *out, struct error *e);
 
 #endif

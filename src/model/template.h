@@ -18,14 +18,16 @@ void template_free(struct template *t);
  * (messages, tools, documents) stay the caller's through concatenation, slicing, filters and so on; all else is the template's. */
 struct rendered {
     struct buf text;
-    struct segment *segment; /* covering text in order; segment.control is true for the template's own characters */
+    struct segment
+        *segment; /* covering text in order; segment.control is true for the template's own characters */
     size_t segments;
 };
 
 /* vars: a JSON object: messages, tools, add_generation_prompt, bos_token, eos_token and any other variable. Strings of vars in
  * "messages", "tools" and "documents" are the caller's, others (bos_token) the operator's. now_ns: the wall clock for strftime_now.
  * A raise_exception in the template is ERR_INVALID with its text. *out is freed with rendered_free, also after an error. */
-int template_render(const struct template *t, const struct json *vars, int64_t now_ns, struct rendered *out, struct error *e);
+int template_render(const struct template *t, const struct json *vars, int64_t now_ns, struct rendered *out,
+                    struct error *e);
 void rendered_free(struct rendered *r);
 
 #endif

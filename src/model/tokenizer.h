@@ -30,7 +30,9 @@ struct segment {
     bool control;
 };
 
-enum tokenizer_flags { TOKENIZER_ADD_SPECIAL = 1 /* BOS (and EOS) as the file's add_bos_token, add_eos_token say */ };
+enum tokenizer_flags {
+    TOKENIZER_ADD_SPECIAL = 1 /* BOS (and EOS) as the file's add_bos_token, add_eos_token say */
+};
 
 /* Append the ids of the segments, read as one text (merges may cross a boundary between segments only where neither side
  * is a control token). At most 2^31 - 1 bytes of text. Broken UTF-8 is accepted byte by byte. */

@@ -16,21 +16,21 @@
 #include <string.h>
 
 static const char *const tables[] = {"avx2", "avx512"};
-static const uint32_t formats[] = {FORMAT_F32,  FORMAT_F16,  FORMAT_BF16, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0,   FORMAT_Q5_1,   FORMAT_Q8_0,
-                                   FORMAT_Q2_K, FORMAT_Q3_K, FORMAT_Q4_K, FORMAT_Q5_K, FORMAT_Q6_K, FORMAT_IQ4_NL, FORMAT_IQ4_XS, FORMAT_MXFP4};
+static const uint32_t formats[] = {FORMAT_F32,  FORMAT_F16,    FORMAT_BF16,   FORMAT_Q4_0,
+                                   FORMAT_Q4_1, FORMAT_Q5_0,   FORMAT_Q5_1,   FORMAT_Q8_0,
+                                   FORMAT_Q2_K, FORMAT_Q3_K,   FORMAT_Q4_K,   FORMAT_Q5_K,
+                                   FORMAT_Q6_K, FORMAT_IQ4_NL, FORMAT_IQ4_XS, FORMAT_MXFP4};
 
 static uint64_t seed = 88172645463325252u;
 
-static float uniform(void)
-{
+static float uniform(void) {
     seed ^= seed << 13;
     seed ^= seed >> 7;
     seed ^= seed << 17;
     return (float)(seed >> 40) / (1 << 23) - 1;
 }
 
-static float *fill(size_t n, float scale)
-{
+static float *fill(size_t n, float scale) {
     float *p = malloc(n * sizeof *p);
     assert_non_null(p);
     for (size_t i = 0; i < n; i++)
@@ -38,8 +38,7 @@ static float *fill(size_t n, float scale)
     return p;
 }
 
-static struct chip *open_table(const char *name)
-{
+static struct chip *open_table(const char *name) {
     struct chip *c = NULL;
     struct error e = {0};
     if (chip_open(&c, &(struct chip_options){.kernels = name, .threads = 2}, &e))
@@ -47,8 +46,7 @@ static struct chip *open_table(const char *name)
     return c;
 }
 
-static struct gguf_tensor make_tensor(const struct format *f, uint32_t inputs, uint32_t outputs)
-{
+static struct gguf_tensor make_tensor(const struct format *f, uint32_t inputs, uint32_t outputs) {
     struct gguf_tensor t = {.name = STR("w"), .format = f, .dims = 2, .dim = {inputs, outputs, 1, 1}};
     size_t blocks = (size_t)inputs / f->values * outputs;
     t.bytes = blocks * f->bytes;
@@ -62,8 +60,7 @@ static struct gguf_tensor make_tensor(const struct format *f, uint32_t inputs, u
 }
 
 /* What 8-bit activations by blocks of 32 stand for. */
-static void round_blocks(float *x, uint32_t rows, uint32_t n)
-{
+static void round_blocks(float *x, uint32_t rows, uint32_t n) {
     for (uint32_t r = 0; r < rows; r++, x += n)
         for (uint32_t b = 0; b < n; b += 32) {
             uint32_t end = b + 32 < n ? b + 32 : n;
@@ -75,8 +72,7 @@ static void round_blocks(float *x, uint32_t rows, uint32_t n)
         }
 }
 
-static double distance(const float *a, const float *b, size_t n)
-{
+static double distance(const float *a, const float *b, size_t n) {
     double d = 0, s = 0;
     for (size_t i = 0; i < n; i++) {
         d += (a[i] - b[i]) * (double)(a[i] - b[i]);
@@ -85,14 +81,15 @@ static double distance(const float *a, const float *b, size_t n)
     return sqrt(d / (s > 0 ? s : 1));
 }
 
-static void product(struct chip *c, const struct gguf_tensor *t, const float *in, uint32_t rows, const float *norm, float *out)
-{
+static void product(struct chip *c, const struct gguf_tensor *t, const float *in, uint32_t rows,
+                    const float *norm, float *out) {
     struct chip_weights *w = NULL;
     const struct gguf_tensor *list[1] = {t};
     uint32_t n = (uint32_t)t->dim[0], m = (uint32_t)t->dim[1];
     struct error e;
     assert_int_equal(chip_load(&w, c, NULL, list, 1, &e), 0);
-    struct chip_linear l = {.rows = rows, .in = in, .in_stride = n, .norm = norm, .norm_eps = 1e-5f, .outputs = 1};
+    struct chip_linear l = {
+        .rows = rows, .in = in, .in_stride = n, .norm = norm, .norm_eps = 1e-5f, .outputs = 1};
     l.out[0].w = chip_weights_matrix(w, 0);
     l.out[0].out = out;
     l.out[0].out_stride = m;
@@ -109,23 +106,26 @@ static void product(struct chip *c, const struct gguf_tensor *t, const float *in
     chip_unload(c, w);
 }
 
-static void check_format(struct chip *fast, struct chip *judge, const struct format *f, uint32_t inputs, uint32_t outputs, uint32_t rows)
-{
+static void check_format(struct chip *fast, struct chip *judge, const struct format *f, uint32_t inputs,
+                         uint32_t outputs, uint32_t rows) {
     struct gguf_tensor t = make_tensor(f, inputs, outputs);
     bool whole = f->id == FORMAT_F32 || f->id == FORMAT_F16 || f->id == FORMAT_BF16;
-    float *in = fill((size_t)rows * inputs, 1), *norm = fill(inputs, 1), *got = fill((size_t)rows * outputs, 0),
-          *want = fill((size_t)rows * outputs, 0);
+    float *in = fill((size_t)rows * inputs, 1), *norm = fill(inputs, 1),
+          *got = fill((size_t)rows * outputs, 0), *want = fill((size_t)rows * outputs, 0);
     product(fast, &t, in, rows, norm, got);
     product(judge, &t, in, rows, norm, want);
     double d = distance(got, want, (size_t)rows * outputs);
-    if (d > (whole ? 1e-5 : 2e-2) && rows * outputs >= 64) /* one output alone may nearly cancel, and rounding then is most of it */
-        fail_msg("%s %s %ux%u, %u rows, unrounded input: %g from the reference", chip_kernels(fast), f->name, outputs, inputs, rows, d);
+    if (d > (whole ? 1e-5 : 2e-2) &&
+        rows * outputs >= 64) /* one output alone may nearly cancel, and rounding then is most of it */
+        fail_msg("%s %s %ux%u, %u rows, unrounded input: %g from the reference", chip_kernels(fast), f->name,
+                 outputs, inputs, rows, d);
     round_blocks(in, rows, inputs);
     product(fast, &t, in, rows, NULL, got);
     product(judge, &t, in, rows, NULL, want);
     d = distance(got, want, (size_t)rows * outputs);
     if (d > 1e-5 * (1 + sqrt(inputs) / 64))
-        fail_msg("%s %s %ux%u, %u rows: %g from the reference", chip_kernels(fast), f->name, outputs, inputs, rows, d);
+        fail_msg("%s %s %ux%u, %u rows: %g from the reference", chip_kernels(fast), f->name, outputs, inputs,
+                 rows, d);
     free((void *)(uintptr_t)t.data);
     free(in);
     free(norm);
@@ -133,8 +133,7 @@ static void check_format(struct chip *fast, struct chip *judge, const struct for
     free(want);
 }
 
-static void products(void **state)
-{
+static void products(void **state) {
     struct chip *judge = open_table("reference");
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
         struct chip *fast = open_table(tables[k]);
@@ -163,14 +162,19 @@ struct shape {
 };
 
 /* The whole prompt in calls of `step` rows; out[tokens][heads * dim]. */
-static void attend(struct chip *c, const struct shape *s, const float *q, const float *k, const float *v, uint32_t step, float *out)
-{
-    uint32_t qn = s->heads * s->dim, kn = s->kv_heads * s->dim, pages = s->tokens / KV_PAGE_TOKENS + 1, page[pages];
-    struct chip_kv kv = {.page_bytes = chip_kv_page_bytes(c, 2, s->kv_heads, s->dim), .layers = 2, .kv_heads = s->kv_heads, .head_dim = s->dim};
+static void attend(struct chip *c, const struct shape *s, const float *q, const float *k, const float *v,
+                   uint32_t step, float *out) {
+    uint32_t qn = s->heads * s->dim, kn = s->kv_heads * s->dim, pages = s->tokens / KV_PAGE_TOKENS + 1,
+             page[pages];
+    struct chip_kv kv = {.page_bytes = chip_kv_page_bytes(c, 2, s->kv_heads, s->dim),
+                         .layers = 2,
+                         .kv_heads = s->kv_heads,
+                         .head_dim = s->dim};
     kv.base = chip_alloc(c, kv.page_bytes * pages);
     for (uint32_t i = 0; i < pages; i++)
         page[i] = pages - 1 - i;
-    float frequency[s->dim / 2], *table = fill((size_t)step * s->dim, 0), *mine = fill((size_t)step * (qn + kn), 0);
+    float frequency[s->dim / 2], *table = fill((size_t)step * s->dim, 0),
+                                 *mine = fill((size_t)step * (qn + kn), 0);
     for (uint32_t i = 0; i < s->dim / 2; i++)
         frequency[i] = powf(10000, -2.0f * (float)i / (float)s->dim);
     for (uint32_t at = 0; at < s->tokens; at += step) {
@@ -183,9 +187,24 @@ static void attend(struct chip *c, const struct shape *s, const float *q, const 
         memcpy(mine, q + (size_t)at * qn, (size_t)rows * qn * sizeof *q);
         memcpy(mine + (size_t)step * qn, k + (size_t)at * kn, (size_t)rows * kn * sizeof *k);
         chip_rope_table(c, rows, position, s->dim, frequency, table);
-        struct chip_attend a = {.rows = rows, .row = row, .kv = &kv, .layer = 1, .heads = s->heads, .q = mine, .k = mine + (size_t)step * qn,
-                                .v = v + (size_t)at * kn, .q_stride = qn, .k_stride = kn, .v_stride = kn, .rope = table, .rope_dims = s->dim,
-                                .rope_neox = s->neox, .scale = 0.3f, .softcap = s->softcap, .window = s->window, .out = out + (size_t)at * qn,
+        struct chip_attend a = {.rows = rows,
+                                .row = row,
+                                .kv = &kv,
+                                .layer = 1,
+                                .heads = s->heads,
+                                .q = mine,
+                                .k = mine + (size_t)step * qn,
+                                .v = v + (size_t)at * kn,
+                                .q_stride = qn,
+                                .k_stride = kn,
+                                .v_stride = kn,
+                                .rope = table,
+                                .rope_dims = s->dim,
+                                .rope_neox = s->neox,
+                                .scale = 0.3f,
+                                .softcap = s->softcap,
+                                .window = s->window,
+                                .out = out + (size_t)at * qn,
                                 .out_stride = qn};
         chip_attend(c, &a);
     }
@@ -194,9 +213,10 @@ static void attend(struct chip *c, const struct shape *s, const float *q, const 
     free(mine);
 }
 
-static void attention(void **state)
-{
-    static const struct shape shapes[] = {{9, 3, 64, 0, 131, 0, false}, {4, 1, 256, 37, 150, 0, true}, {32, 4, 64, 0, 70, 20, false},
+static void attention(void **state) {
+    static const struct shape shapes[] = {{9, 3, 64, 0, 131, 0, false},
+                                          {4, 1, 256, 37, 150, 0, true},
+                                          {32, 4, 64, 0, 70, 20, false},
                                           {2, 2, 20, 33, 65, 0, true}};
     struct chip *judge = open_table("reference");
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
@@ -204,7 +224,8 @@ static void attention(void **state)
         for (size_t i = 0; fast && i < sizeof shapes / sizeof *shapes; i++) {
             const struct shape *s = &shapes[i];
             size_t n = (size_t)s->tokens * s->heads * s->dim, kn = (size_t)s->tokens * s->kv_heads * s->dim;
-            float *q = fill(n, 1), *key = fill(kn, 1), *v = fill(kn, 1), *want = fill(n, 0), *got = fill(n, 0), *other = fill(n, 0);
+            float *q = fill(n, 1), *key = fill(kn, 1), *v = fill(kn, 1), *want = fill(n, 0),
+                  *got = fill(n, 0), *other = fill(n, 0);
             attend(judge, s, q, key, v, s->tokens, want);
             attend(fast, s, q, key, v, s->tokens, got);
             double d = distance(got, want, n);
@@ -221,10 +242,10 @@ static void attention(void **state)
     chip_close(judge);
 }
 
-static void gated(void **state)
-{
+static void gated(void **state) {
     struct chip *judge = open_table("reference");
-    struct gguf_tensor t[2] = {make_tensor(format_by_id(FORMAT_F32), 33, 45), make_tensor(format_by_id(FORMAT_F32), 33, 45)};
+    struct gguf_tensor t[2] = {make_tensor(format_by_id(FORMAT_F32), 33, 45),
+                               make_tensor(format_by_id(FORMAT_F32), 33, 45)};
     const struct gguf_tensor *list[2] = {&t[0], &t[1]};
     float *in = fill(5 * 33, 20), *norm = fill(33, 4);
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
@@ -234,9 +255,16 @@ static void gated(void **state)
             for (int i = 0; i < 2; i++) {
                 struct chip_weights *w = NULL;
                 assert_int_equal(chip_load(&w, both[i], NULL, list, 2, NULL), 0);
-                chip_gated(both[i], &(struct chip_gated){.rows = 5, .in = in, .in_stride = 33, .norm = norm, .norm_eps = 1e-6f,
-                                                         .gate = chip_weights_matrix(w, 0), .up = chip_weights_matrix(w, 1),
-                                                         .activation = (enum arch_activation)f, .out = out[i], .out_stride = 45});
+                chip_gated(both[i], &(struct chip_gated){.rows = 5,
+                                                         .in = in,
+                                                         .in_stride = 33,
+                                                         .norm = norm,
+                                                         .norm_eps = 1e-6f,
+                                                         .gate = chip_weights_matrix(w, 0),
+                                                         .up = chip_weights_matrix(w, 1),
+                                                         .activation = (enum arch_activation)f,
+                                                         .out = out[i],
+                                                         .out_stride = 45});
                 chip_unload(both[i], w);
             }
             assert_true(distance(out[1], out[0], 5 * 45) < 1e-5);
@@ -251,8 +279,7 @@ static void gated(void **state)
 }
 
 /* One thread's worth of a real layer; the ratio is printed, not judged: machines differ. */
-static void speed(void **state)
-{
+static void speed(void **state) {
     static const uint32_t which[] = {FORMAT_Q4_0, FORMAT_Q4_K, FORMAT_Q8_0};
     for (size_t i = 0; i < 3; i++) {
         const struct format *f = format_by_id(which[i]);
@@ -269,15 +296,16 @@ static void speed(void **state)
             took[k] = (double)(clock_mono_ns() - start);
             chip_close(c);
         }
-        print_message("%s, packing and 16 rows: avx2 %.1f times, avx512 %.1f times the reference\n", f->name, took[0] / took[1], took[0] / took[2]);
+        print_message("%s, packing and 16 rows: avx2 %.1f times, avx512 %.1f times the reference\n", f->name,
+                      took[0] / took[1], took[0] / took[2]);
         free((void *)(uintptr_t)t.data);
         free(in);
         free(out);
     }
 }
 
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(attention), cmocka_unit_test(gated), cmocka_unit_test(speed)};
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(attention),
+                                       cmocka_unit_test(gated), cmocka_unit_test(speed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

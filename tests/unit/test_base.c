@@ -14,8 +14,9 @@
 #include "base/utf8.h"
 
 static void test_json_round_trip(void **state) {
-    static const char text[] = "{\"big\":9007199254740993,\"min\":-9223372036854775808,\"f\":0.1,\"z\":\"a\\u0000b\\n\","
-                               "\"a\":[true,false,null,1e300]}";
+    static const char text[] =
+        "{\"big\":9007199254740993,\"min\":-9223372036854775808,\"f\":0.1,\"z\":\"a\\u0000b\\n\","
+        "\"a\":[true,false,null,1e300]}";
     struct json *v;
     struct error e;
     struct buf b = {0};
@@ -24,14 +25,16 @@ static void test_json_round_trip(void **state) {
     assert_true(json_as_int(json_get(v, "big")) == 9007199254740993LL);
     assert_int_equal(json_as_str(json_get(v, "z")).n, 4);
     json_write(&b, v);
-    assert_string_equal(b.p, "{\"big\":9007199254740993,\"min\":-9223372036854775808,\"f\":0.1,\"z\":\"a\\u0000b\\n\","
-                             "\"a\":[true,false,null,1e+300]}");
+    assert_string_equal(
+        b.p, "{\"big\":9007199254740993,\"min\":-9223372036854775808,\"f\":0.1,\"z\":\"a\\u0000b\\n\","
+             "\"a\":[true,false,null,1e+300]}");
     buf_free(&b);
     json_free(v);
 }
 
 static void test_json_refuses(void **state) {
-    static const char *const bad[] = {"", "{", "[1,]", "\"\xff\"", "99999999999999999999", "{\"a\":1}x", "nul"};
+    static const char *const bad[] = {"",           "{",  "[1,]", "\"\xff\"", "99999999999999999999",
+                                      "{\"a\":1}x", "nul"};
     struct json *v;
     struct error e;
     (void)state;
@@ -102,8 +105,12 @@ static void test_hash(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json_round_trip), cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_buf_limit),       cmocka_unit_test(test_arena),        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_json_round_trip),
+        cmocka_unit_test(test_json_refuses),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_buf_limit),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,7 +126,7 @@ static void test_hostile_fields(void **state) {
         size_t place, bytes;
         uint64_t value;
     } bad[] = {
-        {0, 4, 0x46554747},
+        {0, 4, 0x46475547}, /* the magic back to front */
         {at.version, 4, 1},
         {at.tensors, 8, UINT64_MAX},
         {at.tensors, 8, 1ull << 40},
@@ -202,8 +202,10 @@ static void test_truncated_while_mapped(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads),         cmocka_unit_test(test_every_truncation),
-        cmocka_unit_test(test_hostile_fields), cmocka_unit_test(test_random_damage),
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_hostile_fields),
+        cmocka_unit_test(test_random_damage),
         cmocka_unit_test(test_truncated_while_mapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

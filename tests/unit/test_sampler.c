@@ -135,7 +135,8 @@ static void test_logprobs(void **state) {
     assert_true(fabs(lp[0] - (3 - norm)) < 1e-5);
 }
 
-static void feed(const char *const *pieces, const struct str *stops, size_t n, const char *expected, bool expect_stop) {
+static void feed(const char *const *pieces, const struct str *stops, size_t n, const char *expected,
+                 bool expect_stop) {
     struct textstream t = {.stop = stops, .stops = n};
     struct buf out = {0};
     bool stopped = false;
@@ -168,8 +169,9 @@ static void test_stop_strings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_distribution),     cmocka_unit_test(test_filters),  cmocka_unit_test(test_penalties),
-        cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_logprobs), cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_distribution), cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_penalties),    cmocka_unit_test(test_large_vocabulary),
+        cmocka_unit_test(test_logprobs),     cmocka_unit_test(test_stop_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
