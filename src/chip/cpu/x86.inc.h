@@ -2,6 +2,7 @@
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
  * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
 
+enum { PREFETCH_ROWS = 6, PREFETCH_AHEAD = 4096 };
 enum { VPP = PANEL / VW, NV_MOST = VPP * MOST_TILE_PANELS };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -39,6 +40,14 @@ INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF a
             v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
 }
 
+/* Few rows wait for memory more than they compute: ask for a block some way ahead. */
+INLINE void prefetch(const uint8_t *p, const int bytes)
+{
+    UNROLL
+    for (int i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)p + PREFETCH_AHEAD + i, _MM_HINT_T0);
+}
+
 /* 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
 INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const enum form form)
 {
@@ -67,6 +76,8 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
             }
             p += 64;
         }
+        for (int i = 0; nr <= PREFETCH_ROWS && i < np; i++)
+            prefetch(p + i * next, head + 256);
         VI sum[TILE_ROWS][NV_MOST];
         UNROLL
         for (int i = 0; i < nr; i++)
