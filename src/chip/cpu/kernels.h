@@ -4,6 +4,7 @@
 #ifndef CHIP_CPU_KERNELS_H
 #define CHIP_CPU_KERNELS_H
 
+#include "base/hash.h"
 #include "chip/chip.h"
 #include "chip/cpu/pool.h"
 
@@ -35,6 +36,29 @@ struct chip_matrix {
     const uint8_t *packed;
     size_t panel_bytes;
 };
+
+/* The matrices of one model. */
+struct chip_weights {
+    struct chip_matrix *matrix;
+    size_t n, bytes; /* bytes: read by one step */
+    uint8_t *packed; /* memory of our own, or inside map */
+    size_t packed_bytes;
+    void *map; /* the packed file, or NULL */
+    size_t map_bytes;
+    atomic_bool damaged;
+};
+
+/* cache.c: the packed file of model g, whose matrices are described by `layout`. cache_open maps it and sets w->packed, or returns false when there is
+ * none that fits; cache_create makes a writable one to pack into, which cache_commit (after packing) puts in its place and maps. */
+struct cache {
+    char path[4096], temporary[4096 + 8];
+    struct hash file, layout;
+    int fd;
+};
+bool cache_open(struct cache *k, struct chip *c, const struct gguf *g, struct hash layout, struct chip_weights *w);
+bool cache_create(struct cache *k, struct chip_weights *w);
+bool cache_commit(struct cache *k, struct chip_weights *w);
+void cache_close(struct chip_weights *w);
 
 /* 32 inputs of a row, normed and quantised to 8 bits: one cache line, so that a tile needs one pointer a row. */
 struct quantised_block {

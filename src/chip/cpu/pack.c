@@ -8,14 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-struct chip_weights {
-    struct chip_matrix *matrix;
-    size_t n, bytes; /* bytes: read by one step */
-    uint8_t *packed;
-    size_t packed_bytes;
-};
+#include <unistd.h>
 
 enum form form_of(const struct format *f)
 {
@@ -198,7 +191,6 @@ int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out)
 struct packing {
     struct chip *c;
     struct chip_weights *w;
-    _Atomic int failed;
 };
 
 static void pack_work(void *context, uint32_t thread)
@@ -231,6 +223,57 @@ static int matrix_fill(struct chip_matrix *m, const struct gguf_tensor *t, bool 
     return 0;
 }
 
+/* What the packed file must agree with: names, shapes and formats in the order asked for. */
+static struct hash layout_of(const struct chip_weights *w, const struct gguf_tensor *const *tensor)
+{
+    struct buf b = {0};
+    for (size_t i = 0; i < w->n; i++) {
+        buf_str(&b, tensor[i]->name);
+        buf_printf(&b, " %s %u %u %d\n", w->matrix[i].format->name, w->matrix[i].inputs, w->matrix[i].outputs, (int)w->matrix[i].form);
+    }
+    struct hash h = hash_sha256(buf_view(&b));
+    buf_free(&b);
+    return h;
+}
+
+static void place(struct chip_weights *w)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < w->n; i++) {
+        w->matrix[i].packed = w->packed + at;
+        at += (w->matrix[i].outputs + PANEL - 1) / PANEL * w->matrix[i].panel_bytes;
+    }
+}
+
+/* From the packed file if there is a good one; else pack into a new one; else, when the folder does not allow that, into memory. */
+static int weights_pack(struct chip_weights *w, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, struct error *e)
+{
+    struct cache k;
+    bool cached = c->pack_folder && g, filing = false;
+    if (cached) {
+        if (cache_open(&k, c, g, layout_of(w, tensor), w)) {
+            place(w);
+            return 0;
+        }
+        filing = k.path[0] && cache_create(&k, w);
+    }
+    if (!filing && !(w->packed = chip_alloc(c, w->packed_bytes)))
+        return error_set(e, ERR_NO_MEMORY, "no memory for %zu bytes of packed weights", w->packed_bytes);
+    place(w);
+    struct packing p = {.c = c, .w = w};
+    pool_run(c->pool, pack_work, &p);
+    if (g && gguf_damaged(g)) { /* pages became zeros while they were packed: never keep that */
+        if (filing) {
+            unlink(k.temporary);
+            close(k.fd);
+        }
+        return error_set(e, ERR_CORRUPT, "%s was truncated while its weights were packed", gguf_path(g));
+    }
+    if (filing && !cache_commit(&k, w))
+        log_warn("the packed weights could not be kept in %s; they will be packed again at the next start", c->pack_folder);
+    return 0;
+}
+
 int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, size_t n,
               struct error *e)
 {
@@ -250,20 +293,8 @@ int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g, c
         w->packed_bytes += packed;
         w->bytes += c->fast ? packed : m->outputs * m->row_bytes;
     }
-    if (c->fast) {
-        w->packed = chip_alloc(c, w->packed_bytes);
-        if (!w->packed) {
-            rc = error_set(e, ERR_NO_MEMORY, "no memory for %zu bytes of packed weights", w->packed_bytes);
-            goto fail;
-        }
-        size_t at = 0;
-        for (size_t i = 0; i < n; i++) {
-            w->matrix[i].packed = w->packed + at;
-            at += (w->matrix[i].outputs + PANEL - 1) / PANEL * w->matrix[i].panel_bytes;
-        }
-        struct packing p = {.c = c, .w = w};
-        pool_run(c->pool, pack_work, &p);
-    }
+    if (c->fast && (rc = weights_pack(w, c, g, tensor, e)))
+        goto fail;
     *out = w;
     return 0;
 fail:
@@ -275,7 +306,10 @@ void chip_unload(struct chip *c, struct chip_weights *w)
 {
     if (!w)
         return;
-    chip_release(c, w->packed, w->packed_bytes);
+    if (w->map)
+        cache_close(w);
+    else
+        chip_release(c, w->packed, w->packed_bytes);
     free(w->matrix);
     free(w);
 }
@@ -287,7 +321,7 @@ const struct chip_matrix *chip_weights_matrix(const struct chip_weights *w, size
 
 bool chip_weights_damaged(const struct chip_weights *w)
 {
-    return false; /* packed in memory: nothing can vanish */
+    return atomic_load(&w->damaged);
 }
 
 size_t chip_weights_bytes(const struct chip_weights *w)
