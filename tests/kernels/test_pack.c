@@ -9,9 +9,11 @@
 
 #include "chip/chip.h"
 #include "chip/cpu/pool.h"
+#include "model/guard.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@ enum { INPUTS = 256, OUTPUTS = 300 };
 
 static char folder[] = "/tmp/unkai-pack-XXXXXX";
 static char model[64], packs[64];
+static struct sigaction guard_action;
 
 static void write_model(uint8_t first)
 {
@@ -178,6 +181,7 @@ static void page_gone(void **state)
     l = load(packs);
     packed_path(path);
     assert_int_equal(truncate(path, 4096), 0);
+    sigaction(SIGBUS, &guard_action, NULL); /* cmocka puts its own in place before each test */
     multiply(&l, out);
     assert_true(chip_weights_damaged(l.weights));
     unload(&l);
@@ -229,6 +233,10 @@ static int tear_down(void **state)
 
 int main(void)
 {
+    atomic_bool unused = false;
+    if (guard_add(&unused, 1, &unused) || sigaction(SIGBUS, NULL, &guard_action))
+        return 1;
+    guard_remove(&unused);
     const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_and_repairs), cmocka_unit_test(model_replaced), cmocka_unit_test(page_gone),
                                        cmocka_unit_test(forks)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -109,9 +109,8 @@ static bool map_in(struct chip_weights *w, int fd)
     return true;
 }
 
-bool cache_open(struct cache *k, struct chip *c, const struct gguf *g, struct hash layout, struct chip_weights *w)
+bool cache_name(struct cache *k, const struct chip *c, const struct gguf *g, struct hash layout)
 {
-    k->path[0] = 0;
     k->layout = layout;
     char hex[HASH_HEX + 1];
     if (mkdir(c->pack_folder, 0700) && errno != EEXIST) {
@@ -121,10 +120,11 @@ bool cache_open(struct cache *k, struct chip *c, const struct gguf *g, struct ha
     if (!model_hash(&k->file, c, g))
         return false;
     hash_hex(&k->file, hex);
-    if ((size_t)snprintf(k->path, sizeof k->path, "%s/%s-%d-%s.pack", c->pack_folder, hex, PACKING_VERSION, c->fast->name) >= sizeof k->path) {
-        k->path[0] = 0;
-        return false;
-    }
+    return (size_t)snprintf(k->path, sizeof k->path, "%s/%s-%d-%s.pack", c->pack_folder, hex, PACKING_VERSION, c->fast->name) < sizeof k->path;
+}
+
+bool cache_open(const struct cache *k, struct chip_weights *w)
+{
     int fd = open(k->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return false;
@@ -136,45 +136,35 @@ bool cache_open(struct cache *k, struct chip *c, const struct gguf *g, struct ha
     return good;
 }
 
-bool cache_create(struct cache *k, struct chip_weights *w)
+static bool write_all(int fd, const void *data, size_t n)
 {
-    if ((size_t)snprintf(k->temporary, sizeof k->temporary, "%s.XXXXXX", k->path) >= sizeof k->temporary)
-        return false;
-    k->fd = mkstemp(k->temporary);
-    if (k->fd < 0) {
-        log_warn("cannot write packed weights: %s (%s)", k->temporary, strerror(errno));
-        return false;
+    for (const char *p = data; n;) {
+        ssize_t done = write(fd, p, n < (size_t)1 << 30 ? n : (size_t)1 << 30);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        p += done;
+        n -= (size_t)done;
     }
-    size_t bytes = HEADER_BYTES + w->packed_bytes;
-    /* The blocks are reserved first: a full disk then is an error here and not a SIGBUS in the middle of packing. */
-    void *map = posix_fallocate(k->fd, 0, (off_t)bytes) ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
-    if (map == MAP_FAILED) {
-        log_warn("cannot reserve %zu bytes for packed weights in %s", bytes, k->temporary);
-        close(k->fd);
-        unlink(k->temporary);
-        return false;
-    }
-    if (guard_add(map, bytes, &w->damaged)) {
-        munmap(map, bytes);
-        close(k->fd);
-        unlink(k->temporary);
-        return false;
-    }
-    w->map = map;
-    w->map_bytes = bytes;
-    w->packed = (uint8_t *)map + HEADER_BYTES;
     return true;
 }
 
-bool cache_commit(struct cache *k, struct chip_weights *w)
+bool cache_write(const struct cache *k, const struct chip_weights *w)
 {
+    char temporary[sizeof k->path + 8], header[HEADER_BYTES] = {0};
     struct header h = header_of(k, w);
-    memcpy(w->map, &h, sizeof h);
-    bool good = !mprotect(w->map, w->map_bytes, PROT_READ) && !fsync(k->fd) && !atomic_load(&w->damaged) && !rename(k->temporary, k->path);
-    if (!good)
-        unlink(k->temporary);
-    close(k->fd);
-    return good;
+    memcpy(header, &h, sizeof h);
+    snprintf(temporary, sizeof temporary, "%s.XXXXXX", k->path);
+    int fd = mkstemp(temporary);
+    if (fd < 0)
+        return false;
+    bool good = write_all(fd, header, sizeof header) && write_all(fd, w->packed, w->packed_bytes) && !fsync(fd);
+    good &= close(fd) == 0;
+    if (good && !rename(temporary, k->path))
+        return true;
+    unlink(temporary);
+    return false;
 }
 
 void cache_close(struct chip_weights *w)

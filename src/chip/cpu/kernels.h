@@ -48,16 +48,15 @@ struct chip_weights {
     atomic_bool damaged;
 };
 
-/* cache.c: the packed file of model g, whose matrices are described by `layout`. cache_open maps it and sets w->packed, or returns false when there is
- * none that fits; cache_create makes a writable one to pack into, which cache_commit (after packing) puts in its place and maps. */
+/* cache.c: the packed file of a model, named by cache_name (`layout` describes the matrices wanted; false: no such file can be). cache_open maps it
+ * and sets w->packed if it is there and good; cache_write puts w->packed there. */
 struct cache {
-    char path[4096], temporary[4096 + 8];
+    char path[4096];
     struct hash file, layout;
-    int fd;
 };
-bool cache_open(struct cache *k, struct chip *c, const struct gguf *g, struct hash layout, struct chip_weights *w);
-bool cache_create(struct cache *k, struct chip_weights *w);
-bool cache_commit(struct cache *k, struct chip_weights *w);
+bool cache_name(struct cache *k, const struct chip *c, const struct gguf *g, struct hash layout);
+bool cache_open(const struct cache *k, struct chip_weights *w);
+bool cache_write(const struct cache *k, const struct chip_weights *w);
 void cache_close(struct chip_weights *w);
 
 /* 32 inputs of a row, normed and quantised to 8 bits: one cache line, so that a tile needs one pointer a row. */

@@ -8,7 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum form form_of(const struct format *f)
 {
@@ -245,32 +244,32 @@ static void place(struct chip_weights *w)
     }
 }
 
-/* From the packed file if there is a good one; else pack into a new one; else, when the folder does not allow that, into memory. */
+/* From the packed file if there is a good one; else pack in memory, write the file and use that from now on, so that the memory is the page
+ * cache's. Where the folder does not allow that, the memory stays. */
 static int weights_pack(struct chip_weights *w, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, struct error *e)
 {
     struct cache k;
-    bool cached = c->pack_folder && g, filing = false;
-    if (cached) {
-        if (cache_open(&k, c, g, layout_of(w, tensor), w)) {
-            place(w);
-            return 0;
-        }
-        filing = k.path[0] && cache_create(&k, w);
+    bool named = c->pack_folder && g && cache_name(&k, c, g, layout_of(w, tensor));
+    if (named && cache_open(&k, w)) {
+        place(w);
+        return 0;
     }
-    if (!filing && !(w->packed = chip_alloc(c, w->packed_bytes)))
+    uint8_t *memory = w->packed = chip_alloc(c, w->packed_bytes);
+    if (!memory)
         return error_set(e, ERR_NO_MEMORY, "no memory for %zu bytes of packed weights", w->packed_bytes);
     place(w);
     struct packing p = {.c = c, .w = w};
     pool_run(c->pool, pack_work, &p);
-    if (g && gguf_damaged(g)) { /* pages became zeros while they were packed: never keep that */
-        if (filing) {
-            unlink(k.temporary);
-            close(k.fd);
-        }
+    if (g && gguf_damaged(g)) /* pages became zeros while they were packed: never keep that */
         return error_set(e, ERR_CORRUPT, "%s was truncated while its weights were packed", gguf_path(g));
+    if (!named)
+        return 0;
+    if (!cache_write(&k, w)) {
+        log_warn("packed weights could not be kept in %s; they will be packed again at the next start", c->pack_folder);
+    } else if (cache_open(&k, w)) {
+        place(w);
+        chip_release(c, memory, w->packed_bytes);
     }
-    if (filing && !cache_commit(&k, w))
-        log_warn("the packed weights could not be kept in %s; they will be packed again at the next start", c->pack_folder);
     return 0;
 }
 
