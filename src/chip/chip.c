@@ -15,7 +15,7 @@ static const struct kernels *best_kernels(const char *name, bool *known)
     *known = any || !strcmp(name, "reference");
 #ifdef CHIP_X86_KERNELS /* set by meson.build where their files are built */
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* F16C came with AVX, and clang 14 cannot ask for it */
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
     *known |= (avx512 && name && !strcmp(name, "avx512")) || (avx2 && name && !strcmp(name, "avx2"));

@@ -38,18 +38,23 @@ static void on_sigbus(int signal_number, siginfo_t *info, void *context) {
     sigaction(SIGBUS, &before, NULL); /* the instruction faults again, and now for good */
 }
 
+/* Whenever a mapping is added, since others may have put their handler in place of ours meanwhile. */
 static void install(void) {
-    struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction now;
+    struct sigaction ours = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigaction(SIGBUS, NULL, &now);
+    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == on_sigbus)
+        return;
+    before = now;
     page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGBUS, &action, &before);
+    sigemptyset(&ours.sa_mask);
+    sigaction(SIGBUS, &ours, NULL);
 }
 
 int guard_add(const void *address, size_t bytes, atomic_bool *damaged) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     int rc = ERR_NO_MEMORY;
-    pthread_once(&once, install);
     pthread_mutex_lock(&guard_lock);
+    install();
     for (int i = 0; i < GUARDS && rc != 0; i++)
         if (atomic_load(&guards[i].start) == 0) {
             atomic_store(&guards[i].damaged, damaged);
