@@ -5,30 +5,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static void error_fill(struct error *e, enum err code, const char *param, const char *format, va_list args) {
+void error_write(struct error *e, enum err code, const char *param, const char *format, ...) {
+    va_list args;
+    if (e == NULL)
+        return;
     e->code = code;
     snprintf(e->param, sizeof e->param, "%s", param);
+    va_start(args, format);
     vsnprintf(e->text, sizeof e->text, format, args);
-}
-
-int error_set(struct error *e, enum err code, const char *format, ...) {
-    if (e != NULL) {
-        va_list args;
-        va_start(args, format);
-        error_fill(e, code, "", format, args);
-        va_end(args);
-    }
-    return code;
-}
-
-int error_param(struct error *e, enum err code, const char *param, const char *format, ...) {
-    if (e != NULL) {
-        va_list args;
-        va_start(args, format);
-        error_fill(e, code, param, format, args);
-        va_end(args);
-    }
-    return code;
+    va_end(args);
 }
 
 int error_prefix(struct error *e, const char *format, ...) {

@@ -28,12 +28,19 @@ struct error {
     char text[400]; /* one sentence, no newline */
 };
 
-/* Fill *e (which may be NULL) and return code, so that callers write `return error_set(...)`. */
-int error_set(struct error *e, enum err code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-
-/* The same, naming the parameter at fault. */
-int error_param(struct error *e, enum err code, const char *param, const char *format, ...)
+/* Fill *e, which may be NULL. Callers use the two macros below. */
+void error_write(struct error *e, enum err code, const char *param, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+static inline int error_code(enum err code) {
+    return (int)code;
+}
+
+/* Fill *e and give the code back: `return error_set(e, ERR_IO, "cannot open %s", path);`. Macros, so that a checker sees
+ * that the result is not 0. */
+#define error_set(e, code, ...) (error_write((e), (code), "", __VA_ARGS__), error_code(code))
+/* The same, naming the parameter at fault. */
+#define error_param(e, code, param, ...) (error_write((e), (code), (param), __VA_ARGS__), error_code(code))
 
 /* Put words in front of the text: "models/a.gguf: tensor 3 ...". Returns e->code. */
 int error_prefix(struct error *e, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -73,7 +73,7 @@ static uint32_t read_count(struct reader *r, const char *key, uint32_t missing, 
     }
     if ((x == 0 || x > most) && r->rc == 0)
         r->rc = error_param(r->e, ERR_CORRUPT, full, "%s is %" PRIu64 "; expected 1 to %u", full, x, most);
-    return (uint32_t)x;
+    return r->rc == 0 ? (uint32_t)x : 1; /* after a mistake anything that may be divided by */
 }
 
 static float read_real(struct reader *r, const char *key, double missing) {
@@ -189,7 +189,7 @@ int traits_read(struct traits *t, const struct gguf *g, struct error *e) {
         t->embed_scale = sqrtf((float)t->width);
         /* Gemma 3's 27B model (62 layers) alone scales by the width a head has, not by the head's own. */
         if (t->layers == 62)
-            t->attn_scale = 1 / sqrtf((float)(t->width / t->heads));
+            t->attn_scale = sqrtf((float)t->heads / (float)t->width);
     }
     t->tied_output = gguf_tensor_find(g, "output.weight") == NULL;
     return 0;
@@ -253,7 +253,7 @@ static int find_layer(struct layer_tensors *l, uint32_t layer, const struct trai
         int rc = find_tensor(&found, g, name, needs[i].inputs, needs[i].outputs, e);
         if (rc != 0)
             return rc;
-        memcpy((char *)l + needs[i].place, &found, sizeof found);
+        *(const struct gguf_tensor **)((char *)l + needs[i].place) = found;
     }
     return 0;
 }

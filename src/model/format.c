@@ -137,7 +137,7 @@ static void encode_q45(const float *src, uint8_t *p, size_t blocks, size_t bytes
             high = fmaxf(high, src[i]);
             largest = fabsf(src[i]) > fabsf(largest) ? src[i] : largest;
         }
-        float d = has_min ? (high - low) / (float)(levels - 1) : largest / (float)(-levels / 2);
+        float d = has_min ? (high - low) / (float)(levels - 1) : largest / (-0.5f * (float)levels);
         float inverse = d != 0 ? 1 / d : 0;
         memset(p, 0, bytes);
         save_half(p, d);
@@ -145,7 +145,7 @@ static void encode_q45(const float *src, uint8_t *p, size_t blocks, size_t bytes
             save_half(p + 2, low);
         uint8_t *rest = p + (has_min ? 4 : 2), *q = rest + (five ? 4 : 0);
         for (int i = 0; i < 32; i++) {
-            float x = has_min ? (src[i] - low) * inverse : src[i] * inverse + (float)(levels / 2);
+            float x = has_min ? (src[i] - low) * inverse : src[i] * inverse + 0.5f * (float)levels;
             int v = clamp((int)(x + 0.5f), 0, levels - 1);
             q[i & 15] |= (uint8_t)((v & 15) << (i < 16 ? 0 : 4));
             if (five)
