@@ -9,15 +9,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static const struct kernels *best_kernels(const char *name, bool *known)
-{
+static const struct kernels *best_kernels(const char *name, bool *known) {
     bool any = !name || !strcmp(name, "auto");
     *known = any || !strcmp(name, "reference");
 #ifdef CHIP_X86_KERNELS /* set by meson.build where their files are built */
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* F16C came with AVX, and clang 14 cannot ask for it */
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+    bool avx2 = __builtin_cpu_supports("avx2") &&
+                __builtin_cpu_supports("fma"); /* F16C came with AVX, and clang 14 cannot ask for it */
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vnni");
     *known |= (avx512 && name && !strcmp(name, "avx512")) || (avx2 && name && !strcmp(name, "avx2"));
     if (avx512 && (any || !strcmp(name, "avx512")))
         return &kernels_avx512;
@@ -27,14 +28,15 @@ static const struct kernels *best_kernels(const char *name, bool *known)
     return NULL;
 }
 
-int chip_open(struct chip **out, const struct chip_options *o, struct error *e)
-{
+int chip_open(struct chip **out, const struct chip_options *o, struct error *e) {
     *out = NULL;
     bool known;
     const struct kernels *fast = best_kernels(o->kernels, &known);
     if (!known)
-        return error_set(e, ERR_UNSUPPORTED, "this machine cannot run the kernels \"%s\"; there are auto, reference%s", o->kernels,
-                         best_kernels(NULL, &known) ? ", and avx2 or avx512 where the processor has them" : "");
+        return error_set(
+            e, ERR_UNSUPPORTED, "this machine cannot run the kernels \"%s\"; there are auto, reference%s",
+            o->kernels,
+            best_kernels(NULL, &known) ? ", and avx2 or avx512 where the processor has them" : "");
     struct chip *c = calloc(1, sizeof *c);
     if (!c)
         return error_set(e, ERR_NO_MEMORY, "no memory for the chip");
@@ -56,8 +58,7 @@ fail:
     return rc;
 }
 
-void chip_close(struct chip *c)
-{
+void chip_close(struct chip *c) {
     if (!c)
         return;
     for (uint32_t i = 0; c->own && i < c->threads; i++)
@@ -69,18 +70,15 @@ void chip_close(struct chip *c)
     free(c);
 }
 
-const char *chip_kernels(const struct chip *c)
-{
+const char *chip_kernels(const struct chip *c) {
     return c->fast ? c->fast->name : "reference";
 }
 
-uint32_t chip_threads(const struct chip *c)
-{
+uint32_t chip_threads(const struct chip *c) {
     return c->threads;
 }
 
-void *chip_alloc(struct chip *c, size_t bytes)
-{
+void *chip_alloc(struct chip *c, size_t bytes) {
     void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
@@ -89,14 +87,12 @@ void *chip_alloc(struct chip *c, size_t bytes)
     return p;
 }
 
-void chip_release(struct chip *c, void *p, size_t bytes)
-{
+void chip_release(struct chip *c, void *p, size_t bytes) {
     if (p)
         munmap(p, bytes ? bytes : 1);
 }
 
-void *scratch_need(struct scratch *s, size_t bytes)
-{
+void *scratch_need(struct scratch *s, size_t bytes) {
     if (s->bytes < bytes) {
         free(s->p);
         s->bytes = (bytes + bytes / 4 + 4095) / 4096 * 4096;
@@ -109,8 +105,7 @@ void *scratch_need(struct scratch *s, size_t bytes)
     return s->p;
 }
 
-float norm_factor(const float *x, uint32_t n, float eps)
-{
+float norm_factor(const float *x, uint32_t n, float eps) {
     double s[8] = {0};
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)
@@ -122,8 +117,7 @@ float norm_factor(const float *x, uint32_t n, float eps)
     return (float)(1 / sqrt(sum / n + (double)eps));
 }
 
-void head_rotate(float *x, const struct chip_attend *a, const float *norm, const float *rope)
-{
+void head_rotate(float *x, const struct chip_attend *a, const float *norm, const float *rope) {
     if (norm) {
         float f = norm_factor(x, a->kv->head_dim, a->norm_eps);
         for (uint32_t i = 0; i < a->kv->head_dim; i++)
@@ -138,8 +132,8 @@ void head_rotate(float *x, const struct chip_attend *a, const float *norm, const
     }
 }
 
-void chip_embed(struct chip *c, const struct gguf_tensor *table, const int32_t *id, uint32_t rows, float scale, float *out, size_t out_stride)
-{
+void chip_embed(struct chip *c, const struct gguf_tensor *table, const int32_t *id, uint32_t rows,
+                float scale, float *out, size_t out_stride) {
     size_t blocks = table->dim[0] / table->format->values, row_bytes = blocks * table->format->bytes;
     for (uint32_t r = 0; r < rows; r++) {
         float *y = out + r * out_stride;
@@ -149,27 +143,23 @@ void chip_embed(struct chip *c, const struct gguf_tensor *table, const int32_t *
     }
 }
 
-void chip_linear(struct chip *c, const struct chip_linear *l)
-{
+void chip_linear(struct chip *c, const struct chip_linear *l) {
     if (l->rows)
         (c->fast ? fast_linear : reference_linear)(c, l);
 }
 
-void chip_gated(struct chip *c, const struct chip_gated *g)
-{
+void chip_gated(struct chip *c, const struct chip_gated *g) {
     if (g->rows)
         (c->fast ? fast_gated : reference_gated)(c, g);
 }
 
-void chip_attend(struct chip *c, const struct chip_attend *a)
-{
+void chip_attend(struct chip *c, const struct chip_attend *a) {
     if (a->rows)
         (c->fast ? fast_attend : reference_attend)(c, a);
 }
 
-void chip_norm_add(struct chip *c, uint32_t rows, uint32_t width, const float *in, size_t in_stride, const float *weight, float eps,
-                   float *out, size_t out_stride)
-{
+void chip_norm_add(struct chip *c, uint32_t rows, uint32_t width, const float *in, size_t in_stride,
+                   const float *weight, float eps, float *out, size_t out_stride) {
     for (uint32_t r = 0; r < rows; r++) {
         const float *x = in + r * in_stride;
         float f = norm_factor(x, width, eps), *y = out + r * out_stride;
@@ -178,8 +168,8 @@ void chip_norm_add(struct chip *c, uint32_t rows, uint32_t width, const float *i
     }
 }
 
-void chip_rope_table(struct chip *c, uint32_t rows, const uint32_t *position, uint32_t dims, const float *frequency, float *table)
-{
+void chip_rope_table(struct chip *c, uint32_t rows, const uint32_t *position, uint32_t dims,
+                     const float *frequency, float *table) {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t i = 0; i < dims / 2; i++) {
             double angle = (double)position[r] * (double)frequency[i];
@@ -189,8 +179,7 @@ void chip_rope_table(struct chip *c, uint32_t rows, const uint32_t *position, ui
     }
 }
 
-size_t chip_kv_page_bytes(const struct chip *c, uint32_t layers, uint32_t kv_heads, uint32_t head_dim)
-{
+size_t chip_kv_page_bytes(const struct chip *c, uint32_t layers, uint32_t kv_heads, uint32_t head_dim) {
     size_t value = c->fast ? sizeof(uint16_t) : sizeof(float);
     return ((size_t)layers * kv_heads * 2 * KV_PAGE_TOKENS * head_dim * value + 63) / 64 * 64;
 }

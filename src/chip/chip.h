@@ -20,7 +20,8 @@
 struct chip;
 
 struct chip_options {
-    const char *kernels;     /* NULL or "auto": the best this machine has; else "reference", "avx2", "avx512", "neon" */
+    const char
+        *kernels; /* NULL or "auto": the best this machine has; else "reference", "avx2", "avx512", "neon" */
     uint32_t threads;        /* 0: one a core, pinned */
     const char *pack_folder; /* where packed weights are kept between starts; NULL: pack in memory only */
 };
@@ -36,14 +37,14 @@ void chip_release(struct chip *c, void *p, size_t bytes);
 
 /* ---- weights ------------------------------------------------------------------------------------------------ */
 
-struct chip_matrix; /* outputs x inputs */
+struct chip_matrix;  /* outputs x inputs */
 struct chip_weights; /* the matrices of one model */
 
 /* Pack `n` two-dimensional tensors (dim[0] = inputs, dim[1] = outputs; any format) of g into the chip's order, or map them from pack_folder, where a
  * file named after the model file's SHA-256, this packing's version and the kernel table lies from an earlier start (written to a temporary name,
  * synced, renamed; a damaged or foreign one is ignored and rewritten). *out is freed with chip_unload. g must stay open meanwhile. */
-int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, size_t n,
-              struct error *e);
+int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g,
+              const struct gguf_tensor *const *tensor, size_t n, struct error *e);
 void chip_unload(struct chip *c, struct chip_weights *w);
 const struct chip_matrix *chip_weights_matrix(const struct chip_weights *w, size_t i);
 bool chip_weights_damaged(const struct chip_weights *w); /* a mapped page of the packed file has gone */
@@ -52,7 +53,8 @@ size_t chip_weights_bytes(const struct chip_weights *w); /* read by one step tha
 /* ---- operations --------------------------------------------------------------------------------------------- */
 
 /* out[r] = scale * (row id[r] of the embedding matrix, decoded from the file). Ids are in range (the caller checked). */
-void chip_embed(struct chip *c, const struct gguf_tensor *table, const int32_t *id, uint32_t rows, float scale, float *out, size_t out_stride);
+void chip_embed(struct chip *c, const struct gguf_tensor *table, const int32_t *id, uint32_t rows,
+                float scale, float *out, size_t out_stride);
 
 /* out_i[r] (+)= W_i . f(in[r]) + bias_i, where f is RMS norm with `norm` as its weight when norm is not NULL. */
 struct chip_linear {
@@ -87,11 +89,12 @@ struct chip_gated {
 void chip_gated(struct chip *c, const struct chip_gated *g);
 
 /* out[r] += rms_norm(in[r]) * weight   (Gemma's norms after a sublayer) */
-void chip_norm_add(struct chip *c, uint32_t rows, uint32_t width, const float *in, size_t in_stride, const float *weight, float eps,
-                   float *out, size_t out_stride);
+void chip_norm_add(struct chip *c, uint32_t rows, uint32_t width, const float *in, size_t in_stride,
+                   const float *weight, float eps, float *out, size_t out_stride);
 
 /* table[r][2 i], table[r][2 i + 1] = cos, sin of position[r] * frequency[i], i < dims / 2; computed in double. */
-void chip_rope_table(struct chip *c, uint32_t rows, const uint32_t *position, uint32_t dims, const float *frequency, float *table);
+void chip_rope_table(struct chip *c, uint32_t rows, const uint32_t *position, uint32_t dims,
+                     const float *frequency, float *table);
 
 /* KV memory is pages of KV_PAGE_TOKENS tokens, each holding keys and values of every layer; what lies where inside a page is the chip's business. */
 enum { KV_PAGE_TOKENS = 32 };
@@ -133,7 +136,8 @@ void chip_attend(struct chip *c, const struct chip_attend *a);
 /* ---- what the machine can do ---------------------------------------------------------------------------------- */
 
 struct chip_limits {
-    double read_gbs, int8_gops, bf16_gflops, fp32_gflops; /* all threads together; a multiply-add counts two operations */
+    double read_gbs, int8_gops, bf16_gflops,
+        fp32_gflops; /* all threads together; a multiply-add counts two operations */
 };
 void chip_measure(struct chip *c, struct chip_limits *out);
 

@@ -26,8 +26,7 @@ static char folder[] = "/tmp/unkai-pack-XXXXXX";
 static char model[64], packs[64];
 static struct sigaction guard_action;
 
-static void write_model(uint8_t first)
-{
+static void write_model(uint8_t first) {
     uint8_t bytes[128] = "GGUF\3\0\0\0\1";
     size_t n = 24;
     bytes[n] = 1, n += 8, bytes[n++] = 'w';
@@ -47,8 +46,7 @@ static void write_model(uint8_t first)
 }
 
 /* The path of the packed file; fails unless there is exactly one (and nothing half-written). */
-static void packed_path(char out[400])
-{
+static void packed_path(char out[400]) {
     DIR *d = opendir(packs);
     int found = 0;
     assert_non_null(d);
@@ -68,11 +66,11 @@ struct loaded {
     struct chip_weights *weights;
 };
 
-static struct loaded load(const char *pack_folder)
-{
+static struct loaded load(const char *pack_folder) {
     struct loaded l = {0};
     struct error e = {0};
-    if (chip_open(&l.chip, &(struct chip_options){.threads = 2, .pack_folder = pack_folder}, &e) || gguf_open(&l.gguf, model, &e))
+    if (chip_open(&l.chip, &(struct chip_options){.threads = 2, .pack_folder = pack_folder}, &e) ||
+        gguf_open(&l.gguf, model, &e))
         fail_msg("%s", e.text);
     const struct gguf_tensor *t = gguf_tensor_find(l.gguf, "w");
     assert_non_null(t);
@@ -81,8 +79,7 @@ static struct loaded load(const char *pack_folder)
     return l;
 }
 
-static void multiply(struct loaded *l, float out[OUTPUTS])
-{
+static void multiply(struct loaded *l, float out[OUTPUTS]) {
     float in[INPUTS];
     for (int i = 0; i < INPUTS; i++)
         in[i] = (float)(i % 17) - 8;
@@ -93,15 +90,13 @@ static void multiply(struct loaded *l, float out[OUTPUTS])
     chip_linear(l->chip, &p);
 }
 
-static void unload(struct loaded *l)
-{
+static void unload(struct loaded *l) {
     chip_unload(l->chip, l->weights);
     gguf_close(l->gguf);
     chip_close(l->chip);
 }
 
-static bool reference_only(void)
-{
+static bool reference_only(void) {
     struct chip *c = NULL;
     struct error e;
     assert_int_equal(chip_open(&c, &(struct chip_options){.threads = 1}, &e), 0);
@@ -110,8 +105,7 @@ static bool reference_only(void)
     return plain;
 }
 
-static void keeps_and_repairs(void **state)
-{
+static void keeps_and_repairs(void **state) {
     if (reference_only()) {
         print_message("no fast kernels on this machine: nothing is packed\n");
         return;
@@ -145,8 +139,7 @@ static void keeps_and_repairs(void **state)
     }
 }
 
-static void model_replaced(void **state)
-{
+static void model_replaced(void **state) {
     if (reference_only())
         return;
     float old[OUTPUTS], want[OUTPUTS], got[OUTPUTS];
@@ -166,8 +159,7 @@ static void model_replaced(void **state)
     assert_memory_not_equal(got, old, sizeof want);
 }
 
-static void page_gone(void **state)
-{
+static void page_gone(void **state) {
     if (reference_only())
         return;
     write_model(5);
@@ -191,13 +183,11 @@ struct counts {
     uint64_t by[8];
 };
 
-static void count(void *context, uint32_t thread)
-{
+static void count(void *context, uint32_t thread) {
     ((struct counts *)context)->by[thread]++;
 }
 
-static void forks(void **state)
-{
+static void forks(void **state) {
     struct error e;
     for (uint32_t threads = 1; threads <= 5; threads += 2) {
         struct pool *p = NULL;
@@ -215,8 +205,7 @@ static void forks(void **state)
     }
 }
 
-static int set_up(void **state)
-{
+static int set_up(void **state) {
     if (!mkdtemp(folder))
         return -1;
     snprintf(model, sizeof model, "%s/m.gguf", folder);
@@ -224,20 +213,18 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
+static int tear_down(void **state) {
     char clean[128];
     snprintf(clean, sizeof clean, "rm -rf '%s'", folder);
     return system(clean);
 }
 
-int main(void)
-{
+int main(void) {
     atomic_bool unused = false;
     if (guard_add(&unused, 1, &unused) || sigaction(SIGBUS, NULL, &guard_action))
         return 1;
     guard_remove(&unused);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_and_repairs), cmocka_unit_test(model_replaced), cmocka_unit_test(page_gone),
-                                       cmocka_unit_test(forks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_and_repairs), cmocka_unit_test(model_replaced),
+                                       cmocka_unit_test(page_gone), cmocka_unit_test(forks)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

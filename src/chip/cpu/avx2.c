@@ -13,14 +13,17 @@
 #define TILE_ROWS 2
 #define MOST_TILE_PANELS 1
 #define FOR_ROWS(F, B, X) F(B, X, 1, 1) F(B, X, 2, 1)
-#define TILE_ROW(B, X) {TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1)}
+#define TILE_ROW(B, X) \
+    { TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1) }
 
 #define v_zero() _mm256_setzero_ps()
 #define v_set(x) _mm256_set1_ps(x)
 #define v_loadu(p) _mm256_loadu_ps(p)
 #define v_storeu(p, x) _mm256_storeu_ps(p, x)
 #define v_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
-#define v_bf16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define v_bf16(p)        \
+    _mm256_castsi256_ps( \
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #define v_u8(p) _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm256_add_ps(a, b)
 #define v_sub(a, b) _mm256_sub_ps(a, b)
@@ -31,7 +34,9 @@
 #define v_max(a, b) _mm256_max_ps(a, b)
 #define v_round(a) _mm256_round_ps(a, 8)
 /* p is near 1 and n small: adding to the exponent's bits multiplies by 2^n. */
-#define v_scale2(p, n) _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)))
+#define v_scale2(p, n)   \
+    _mm256_castsi256_ps( \
+        _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)))
 #define v_int(x) _mm256_cvtepi32_ps(x)
 #define vi_zero() _mm256_setzero_si256()
 #define vi_set8(x) _mm256_set1_epi8(x)
@@ -42,9 +47,11 @@
 
 /* 4-bit codes: 8 products a block and lane of at most 2 * 15 * 127 fit 16 bits; they widen once, where the offset 8 comes in too. */
 #define START_4(minus_sum) vi_zero()
-#define END_4(sum, minus_sum) \
-    _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), _mm256_slli_epi32(_mm256_set1_epi32(minus_sum), 3))
-#define DOT_4(sum, low, q0, high, q1) _mm256_add_epi16(_mm256_add_epi16(sum, _mm256_maddubs_epi16(low, q0)), _mm256_maddubs_epi16(high, q1))
+#define END_4(sum, minus_sum)                                      \
+    _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), \
+                     _mm256_slli_epi32(_mm256_set1_epi32(minus_sum), 3))
+#define DOT_4(sum, low, q0, high, q1) \
+    _mm256_add_epi16(_mm256_add_epi16(sum, _mm256_maddubs_epi16(low, q0)), _mm256_maddubs_epi16(high, q1))
 /* 8-bit codes become signed; |w| times q with w's sign stays below 2 * 128 * 127, which 16 bits hold. */
 #define START_8(minus_sum) vi_zero()
 #define DOT_8(sum, w, q) dot_8(sum, w, q)
@@ -52,22 +59,20 @@
 #define V_BF16_PEAK(f, y, x) v_fma(x, x, f)
 #define V_BF16_PAIRS 1
 
-static inline __m256i dot_8(__m256i sum, __m256i code, __m256i q)
-{
+static inline __m256i dot_8(__m256i sum, __m256i code, __m256i q) {
     __m256i w = _mm256_xor_si256(code, _mm256_set1_epi8(-128));
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-static inline __m256 v_within(__m256 x, uint32_t at, uint32_t first, uint32_t end, float other)
-{
+static inline __m256 v_within(__m256 x, uint32_t at, uint32_t first, uint32_t end, float other) {
     __m256i i = _mm256_add_epi32(_mm256_set1_epi32((int)at), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    __m256i in = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)first), i), _mm256_cmpgt_epi32(_mm256_set1_epi32((int)end), i));
+    __m256i in = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)first), i),
+                                     _mm256_cmpgt_epi32(_mm256_set1_epi32((int)end), i));
     return _mm256_blendv_ps(_mm256_set1_ps(other), x, _mm256_castsi256_ps(in));
 }
 
-static inline float quantise_block(const float *x, int8_t *q, int32_t half[2])
-{
+static inline float quantise_block(const float *x, int8_t *q, int32_t half[2]) {
     __m256 most = _mm256_setzero_ps(), sign = _mm256_set1_ps(-0.0f);
     for (int i = 0; i < 4; i++)
         most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + 8 * i)));
@@ -79,7 +84,8 @@ static inline float quantise_block(const float *x, int8_t *q, int32_t half[2])
     half[0] = half[1] = 0;
     for (int i = 0; i < 4; i++) {
         int32_t v[8];
-        _mm256_storeu_si256((__m256i *)(void *)v, _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), inverse)));
+        _mm256_storeu_si256((__m256i *)(void *)v,
+                            _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), inverse)));
         for (int j = 0; j < 8; j++) {
             q[8 * i + j] = (int8_t)v[j];
             half[i / 2] += v[j];

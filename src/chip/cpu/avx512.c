@@ -12,14 +12,15 @@
 #define VREG(x) "v"(x)
 #define TILE_ROWS 6
 #define MOST_TILE_PANELS 2
-#define FOR_ROWS(F, B, X) \
-    F(B, X, 1, 1) F(B, X, 2, 1) F(B, X, 3, 1) F(B, X, 4, 1) F(B, X, 5, 1) F(B, X, 6, 1) \
-    F(B, X, 1, 2) F(B, X, 2, 2) F(B, X, 3, 2) F(B, X, 4, 2) F(B, X, 5, 2) F(B, X, 6, 2)
-#define TILE_ROW(B, X) \
-    { \
-        TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1), TILE_NAME(B, X, 3, 1), TILE_NAME(B, X, 4, 1), TILE_NAME(B, X, 5, 1), \
-            TILE_NAME(B, X, 6, 1), TILE_NAME(B, X, 1, 2), TILE_NAME(B, X, 2, 2), TILE_NAME(B, X, 3, 2), \
-            TILE_NAME(B, X, 4, 2), TILE_NAME(B, X, 5, 2), TILE_NAME(B, X, 6, 2) \
+#define FOR_ROWS(F, B, X)                                                                             \
+    F(B, X, 1, 1)                                                                                     \
+    F(B, X, 2, 1) F(B, X, 3, 1) F(B, X, 4, 1) F(B, X, 5, 1) F(B, X, 6, 1) F(B, X, 1, 2) F(B, X, 2, 2) \
+        F(B, X, 3, 2) F(B, X, 4, 2) F(B, X, 5, 2) F(B, X, 6, 2)
+#define TILE_ROW(B, X)                                                                                  \
+    {                                                                                                   \
+        TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1), TILE_NAME(B, X, 3, 1), TILE_NAME(B, X, 4, 1),     \
+            TILE_NAME(B, X, 5, 1), TILE_NAME(B, X, 6, 1), TILE_NAME(B, X, 1, 2), TILE_NAME(B, X, 2, 2), \
+            TILE_NAME(B, X, 3, 2), TILE_NAME(B, X, 4, 2), TILE_NAME(B, X, 5, 2), TILE_NAME(B, X, 6, 2)  \
     }
 
 #define v_zero() _mm512_setzero_ps()
@@ -27,8 +28,9 @@
 #define v_loadu(p) _mm512_loadu_ps(p)
 #define v_storeu(p, x) _mm512_storeu_ps(p, x)
 #define v_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
-#define v_bf16(p) \
-    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define v_bf16(p)                          \
+    _mm512_castsi512_ps(_mm512_slli_epi32( \
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #define v_u8(p) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm512_add_ps(a, b)
 #define v_sub(a, b) _mm512_sub_ps(a, b)
@@ -57,14 +59,12 @@
 #define V_BF16_PEAK(f, y, x) bf16_peak(f, y)
 #define V_BF16_PAIRS bf16_pairs()
 
-static inline int bf16_pairs(void)
-{
+static inline int bf16_pairs(void) {
     return __builtin_cpu_supports("avx512bf16") ? 2 : 1;
 }
 
 /* Two bf16 products an fp32 lane where the processor has them; else bf16 is computed as fp32. */
-static inline __attribute__((always_inline)) __m512 bf16_peak(__m512 sum, __m512i y)
-{
+static inline __attribute__((always_inline)) __m512 bf16_peak(__m512 sum, __m512i y) {
     if (bf16_pairs() == 2) {
         __asm__("vdpbf16ps %1, %1, %0" : "+v"(sum) : "v"(y));
         return sum;
@@ -72,19 +72,20 @@ static inline __attribute__((always_inline)) __m512 bf16_peak(__m512 sum, __m512
     return _mm512_fmadd_ps(_mm512_castsi512_ps(y), _mm512_castsi512_ps(y), sum);
 }
 
-static inline __m512 v_within(__m512 x, uint32_t at, uint32_t first, uint32_t end, float other)
-{
-    __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)at), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    __mmask16 in = _mm512_cmpge_epu32_mask(i, _mm512_set1_epi32((int)first)) & _mm512_cmplt_epu32_mask(i, _mm512_set1_epi32((int)end));
+static inline __m512 v_within(__m512 x, uint32_t at, uint32_t first, uint32_t end, float other) {
+    __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)at),
+                                 _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    __mmask16 in = _mm512_cmpge_epu32_mask(i, _mm512_set1_epi32((int)first)) &
+                   _mm512_cmplt_epu32_mask(i, _mm512_set1_epi32((int)end));
     return _mm512_mask_blend_ps(in, _mm512_set1_ps(other), x);
 }
 
-static inline float quantise_block(const float *x, int8_t *q, int32_t half[2])
-{
+static inline float quantise_block(const float *x, int8_t *q, int32_t half[2]) {
     __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
     float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
     __m512 inverse = _mm512_set1_ps(most > 0 ? 127 / most : 0);
-    __m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)), j = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    __m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)),
+            j = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
     _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtsepi32_epi8(i));
     _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtsepi32_epi8(j));
     half[0] = _mm512_reduce_add_epi32(i);

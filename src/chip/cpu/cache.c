@@ -26,8 +26,7 @@ struct header {
     struct hash check; /* of everything above */
 };
 
-static struct header header_of(const struct cache *k, const struct chip_weights *w)
-{
+static struct header header_of(const struct cache *k, const struct chip_weights *w) {
     struct header h;
     memset(&h, 0, sizeof h);
     memcpy(h.magic, "unkaipak", 8);
@@ -40,8 +39,7 @@ static struct header header_of(const struct cache *k, const struct chip_weights 
 }
 
 /* Write a small file under a temporary name and rename it, so that a reader sees all or nothing. */
-static void note_write(const char *path, const char *text)
-{
+static void note_write(const char *path, const char *text) {
     char temporary[4096 + 16];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >= sizeof temporary)
         return;
@@ -55,8 +53,7 @@ static void note_write(const char *path, const char *text)
 }
 
 /* The model file's hash, from the note if the file is the one the note speaks of. */
-static bool model_hash(struct hash *out, const struct chip *c, const struct gguf *g)
-{
+static bool model_hash(struct hash *out, const struct chip *c, const struct gguf *g) {
     struct stat s;
     char full[4096], path[4096], said[512] = "", now[512], hex[HASH_HEX + 1], key[HASH_HEX + 1];
     if (!realpath(gguf_path(g), full) || stat(full, &s) || (uint64_t)s.st_size != gguf_bytes(g).n)
@@ -65,8 +62,9 @@ static bool model_hash(struct hash *out, const struct chip *c, const struct gguf
     hash_hex(&name, key);
     if ((size_t)snprintf(path, sizeof path, "%s/%.32s.sha256", c->pack_folder, key) >= sizeof path)
         return false;
-    int n = snprintf(now, sizeof now, "%lld %lld.%09ld %lld.%09ld %llu:%llu ", (long long)s.st_size, (long long)s.st_mtim.tv_sec, s.st_mtim.tv_nsec,
-                     (long long)s.st_ctim.tv_sec, s.st_ctim.tv_nsec, (unsigned long long)s.st_dev, (unsigned long long)s.st_ino);
+    int n = snprintf(now, sizeof now, "%lld %lld.%09ld %lld.%09ld %llu:%llu ", (long long)s.st_size,
+                     (long long)s.st_mtim.tv_sec, s.st_mtim.tv_nsec, (long long)s.st_ctim.tv_sec,
+                     s.st_ctim.tv_nsec, (unsigned long long)s.st_dev, (unsigned long long)s.st_ino);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
         ssize_t got = read(fd, said, sizeof said - 1);
@@ -91,8 +89,7 @@ static bool model_hash(struct hash *out, const struct chip *c, const struct gguf
     return true;
 }
 
-static bool map_in(struct chip_weights *w, int fd)
-{
+static bool map_in(struct chip_weights *w, int fd) {
     size_t bytes = HEADER_BYTES + w->packed_bytes;
     void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
@@ -109,8 +106,7 @@ static bool map_in(struct chip_weights *w, int fd)
     return true;
 }
 
-bool cache_name(struct cache *k, const struct chip *c, const struct gguf *g, struct hash layout)
-{
+bool cache_name(struct cache *k, const struct chip *c, const struct gguf *g, struct hash layout) {
     k->layout = layout;
     char hex[HASH_HEX + 1];
     if (mkdir(c->pack_folder, 0700) && errno != EEXIST) {
@@ -120,24 +116,25 @@ bool cache_name(struct cache *k, const struct chip *c, const struct gguf *g, str
     if (!model_hash(&k->file, c, g))
         return false;
     hash_hex(&k->file, hex);
-    return (size_t)snprintf(k->path, sizeof k->path, "%s/%s-%d-%s.pack", c->pack_folder, hex, PACKING_VERSION, c->fast->name) < sizeof k->path;
+    return (size_t)snprintf(k->path, sizeof k->path, "%s/%s-%d-%s.pack", c->pack_folder, hex, PACKING_VERSION,
+                            c->fast->name) < sizeof k->path;
 }
 
-bool cache_open(const struct cache *k, struct chip_weights *w)
-{
+bool cache_open(const struct cache *k, struct chip_weights *w) {
     int fd = open(k->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return false;
     struct stat s;
     struct header found, want = header_of(k, w);
-    bool good = !fstat(fd, &s) && S_ISREG(s.st_mode) && (uint64_t)s.st_size == HEADER_BYTES + w->packed_bytes &&
-                read(fd, &found, sizeof found) == sizeof found && !memcmp(&found, &want, sizeof want) && map_in(w, fd);
+    bool good = !fstat(fd, &s) && S_ISREG(s.st_mode) &&
+                (uint64_t)s.st_size == HEADER_BYTES + w->packed_bytes &&
+                read(fd, &found, sizeof found) == sizeof found && !memcmp(&found, &want, sizeof want) &&
+                map_in(w, fd);
     close(fd);
     return good;
 }
 
-static bool write_all(int fd, const void *data, size_t n)
-{
+static bool write_all(int fd, const void *data, size_t n) {
     for (const char *p = data; n;) {
         ssize_t done = write(fd, p, n < (size_t)1 << 30 ? n : (size_t)1 << 30);
         if (done < 0 && errno == EINTR)
@@ -150,8 +147,7 @@ static bool write_all(int fd, const void *data, size_t n)
     return true;
 }
 
-bool cache_write(const struct cache *k, const struct chip_weights *w)
-{
+bool cache_write(const struct cache *k, const struct chip_weights *w) {
     char temporary[sizeof k->path + 8], header[HEADER_BYTES] = {0};
     struct header h = header_of(k, w);
     memcpy(header, &h, sizeof h);
@@ -159,7 +155,8 @@ bool cache_write(const struct cache *k, const struct chip_weights *w)
     int fd = mkstemp(temporary);
     if (fd < 0)
         return false;
-    bool good = write_all(fd, header, sizeof header) && write_all(fd, w->packed, w->packed_bytes) && !fsync(fd);
+    bool good =
+        write_all(fd, header, sizeof header) && write_all(fd, w->packed, w->packed_bytes) && !fsync(fd);
     good &= close(fd) == 0;
     if (good && !rename(temporary, k->path))
         return true;
@@ -167,8 +164,7 @@ bool cache_write(const struct cache *k, const struct chip_weights *w)
     return false;
 }
 
-void cache_close(struct chip_weights *w)
-{
+void cache_close(struct chip_weights *w) {
     guard_remove(w->map);
     munmap(w->map, w->map_bytes);
 }

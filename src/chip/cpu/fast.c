@@ -24,15 +24,13 @@ struct quantising {
     float eps;
 };
 
-static void quantise_work(void *context, uint32_t thread)
-{
+static void quantise_work(void *context, uint32_t thread) {
     struct quantising *p = context;
     for (uint32_t r = thread; r < p->rows; r += p->c->threads)
         p->c->fast->quantise(&p->a, r, p->in + r * p->stride, p->n, p->norm, p->eps);
 }
 
-static void quantise_rows(struct quantising *p)
-{
+static void quantise_rows(struct quantising *p) {
     struct quantised *a = &p->a;
     a->blocks = (p->n + BLOCK - 1) / BLOCK;
     a->padded = a->blocks * BLOCK;
@@ -47,14 +45,13 @@ static void quantise_rows(struct quantising *p)
         pool_run(p->c->pool, quantise_work, p);
 }
 
-static uint32_t panels_of(const struct chip_matrix *m)
-{
+static uint32_t panels_of(const struct chip_matrix *m) {
     return (m->outputs + PANEL - 1) / PANEL;
 }
 
 /* All rows' products with (up to) two panels from `panel`, into out[rows][COLUMNS]. */
-static void multiply(const struct product *p, const struct chip_matrix *m, uint32_t panel, uint32_t first, uint32_t rows, float *out)
-{
+static void multiply(const struct product *p, const struct chip_matrix *m, uint32_t panel, uint32_t first,
+                     uint32_t rows, float *out) {
     const struct kernels *k = p->c->fast;
     uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2;
     if (rows == 1) { /* one stream of bytes in the order of memory */
@@ -62,16 +59,18 @@ static void multiply(const struct product *p, const struct chip_matrix *m, uint3
             k->tile(p->a, first, 1, m, panel + i, 1, out + i * PANEL, COLUMNS);
         return;
     }
-    uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows, height = (rows + tiles - 1) / tiles; /* 8 rows are 4 and 4, not 6 and 2 */
+    uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows,
+             height = (rows + tiles - 1) / tiles; /* 8 rows are 4 and 4, not 6 and 2 */
     for (uint32_t i = 0; i < panels; i += k->tile_panels) {
         uint32_t now = panels - i < k->tile_panels ? panels - i : k->tile_panels;
         for (uint32_t r = 0; r < rows; r += height)
-            k->tile(p->a, first + r, rows - r < height ? rows - r : height, m, panel + i, now, out + r * COLUMNS + i * PANEL, COLUMNS);
+            k->tile(p->a, first + r, rows - r < height ? rows - r : height, m, panel + i, now,
+                    out + r * COLUMNS + i * PANEL, COLUMNS);
     }
 }
 
-static void store(const struct chip_linear *l, uint32_t i, uint32_t first, uint32_t rows, uint32_t column, const float *y)
-{
+static void store(const struct chip_linear *l, uint32_t i, uint32_t first, uint32_t rows, uint32_t column,
+                  const float *y) {
     uint32_t n = l->out[i].w->outputs - column < COLUMNS ? l->out[i].w->outputs - column : COLUMNS;
     for (uint32_t r = 0; r < rows; r++, y += COLUMNS) {
         float *out = l->out[i].out + (first + r) * l->out[i].out_stride + column;
@@ -83,8 +82,7 @@ static void store(const struct chip_linear *l, uint32_t i, uint32_t first, uint3
     }
 }
 
-static void unit_run(const struct product *p, uint32_t unit, uint32_t first, uint32_t rows, float *y)
-{
+static void unit_run(const struct product *p, uint32_t unit, uint32_t first, uint32_t rows, float *y) {
     if (p->l) {
         uint32_t i = 0, units;
         while (unit >= (units = (panels_of(p->l->out[i].w) + 1) / 2)) {
@@ -99,14 +97,14 @@ static void unit_run(const struct product *p, uint32_t unit, uint32_t first, uin
     float *up = y + (size_t)rows * COLUMNS;
     multiply(p, g->gate, unit * 2, first, rows, y);
     multiply(p, g->up, unit * 2, first, rows, up);
-    uint32_t column = unit * COLUMNS, n = g->gate->outputs - column < COLUMNS ? g->gate->outputs - column : COLUMNS;
+    uint32_t column = unit * COLUMNS,
+             n = g->gate->outputs - column < COLUMNS ? g->gate->outputs - column : COLUMNS;
     p->c->fast->gate(g->activation, y, up, y, rows * COLUMNS);
     for (uint32_t r = 0; r < rows; r++)
         memcpy(g->out + (first + r) * g->out_stride + column, y + r * COLUMNS, n * sizeof *y);
 }
 
-static void product_work(void *context, uint32_t thread)
-{
+static void product_work(void *context, uint32_t thread) {
     const struct product *p = context;
     struct chip *c = p->c;
     uint32_t rows = p->l ? p->l->rows : p->g->rows, most = CHUNK_BYTES / p->a->padded / 12 * 12;
@@ -124,17 +122,20 @@ static void product_work(void *context, uint32_t thread)
     }
 }
 
-static void product_run(struct product *p)
-{
+static void product_run(struct product *p) {
     uint32_t pieces = p->c->threads * 16;
     p->piece = (p->units + pieces - 1) / pieces;
     atomic_store(&p->c->next, 0);
     pool_run(p->c->pool, product_work, p);
 }
 
-void fast_linear(struct chip *c, const struct chip_linear *l)
-{
-    struct quantising q = {.c = c, .in = l->in, .norm = l->norm, .stride = l->in_stride, .rows = l->rows, .n = l->out[0].w->inputs,
+void fast_linear(struct chip *c, const struct chip_linear *l) {
+    struct quantising q = {.c = c,
+                           .in = l->in,
+                           .norm = l->norm,
+                           .stride = l->in_stride,
+                           .rows = l->rows,
+                           .n = l->out[0].w->inputs,
                            .eps = l->norm_eps};
     quantise_rows(&q);
     struct product p = {.c = c, .a = &q.a, .l = l};
@@ -143,9 +144,13 @@ void fast_linear(struct chip *c, const struct chip_linear *l)
     product_run(&p);
 }
 
-void fast_gated(struct chip *c, const struct chip_gated *g)
-{
-    struct quantising q = {.c = c, .in = g->in, .norm = g->norm, .stride = g->in_stride, .rows = g->rows, .n = g->gate->inputs,
+void fast_gated(struct chip *c, const struct chip_gated *g) {
+    struct quantising q = {.c = c,
+                           .in = g->in,
+                           .norm = g->norm,
+                           .stride = g->in_stride,
+                           .rows = g->rows,
+                           .n = g->gate->inputs,
                            .eps = g->norm_eps};
     quantise_rows(&q);
     struct product p = {.c = c, .a = &q.a, .g = g, .units = (panels_of(g->gate) + 1) / 2};
@@ -161,14 +166,12 @@ struct attention {
     const struct chip_attend *a;
 };
 
-static uint16_t *page_of(const struct chip_attend *a, uint32_t page, uint32_t head)
-{
+static uint16_t *page_of(const struct chip_attend *a, uint32_t page, uint32_t head) {
     uint16_t *p = (uint16_t *)(void *)(a->kv->base + page * a->kv->page_bytes);
     return p + ((size_t)a->layer * a->kv->kv_heads + head) * 2 * KV_PAGE_TOKENS * a->kv->head_dim;
 }
 
-static void write_work(void *context, uint32_t thread)
-{
+static void write_work(void *context, uint32_t thread) {
     const struct attention *p = context;
     const struct chip_attend *a = p->a;
     uint32_t dim = a->kv->head_dim;
@@ -181,21 +184,24 @@ static void write_work(void *context, uint32_t thread)
             float *k = a->k + r * a->k_stride + h * dim;
             head_rotate(k, a, a->k_norm, rope);
             uint16_t *page = page_of(a, a->row[r].page[at / KV_PAGE_TOKENS], h);
-            p->c->fast->kv_write(page, page + KV_PAGE_TOKENS * dim, at % KV_PAGE_TOKENS, k, a->v + r * a->v_stride + h * dim, dim);
+            p->c->fast->kv_write(page, page + KV_PAGE_TOKENS * dim, at % KV_PAGE_TOKENS, k,
+                                 a->v + r * a->v_stride + h * dim, dim);
         }
     }
 }
 
 /* The query vectors of `rows` rows of one sequence that share one KV head meet that sequence's pages once. */
-static void attend_group(struct chip *c, const struct chip_attend *a, uint32_t first, uint32_t rows, uint32_t head, uint32_t thread)
-{
+static void attend_group(struct chip *c, const struct chip_attend *a, uint32_t first, uint32_t rows,
+                         uint32_t head, uint32_t thread) {
     const struct kernels *f = c->fast;
     uint32_t dim = a->kv->head_dim, group = a->heads / a->kv->kv_heads, n = rows * group;
     const struct chip_attend_row *last = &a->row[first + rows - 1];
     uint32_t begin = a->row[first].position + 1;
-    uint32_t from = a->window && begin > a->window ? (begin - a->window) / KV_PAGE_TOKENS : 0, pages = last->position / KV_PAGE_TOKENS + 1;
+    uint32_t from = a->window && begin > a->window ? (begin - a->window) / KV_PAGE_TOKENS : 0,
+             pages = last->position / KV_PAGE_TOKENS + 1;
     size_t stride = (size_t)(pages - from) * KV_PAGE_TOKENS;
-    float *score = scratch_need(&c->own[thread], n * (stride + dim + 2) * sizeof *score), *out = score + n * stride;
+    float *score = scratch_need(&c->own[thread], n * (stride + dim + 2) * sizeof *score),
+          *out = score + n * stride;
     float *total = out + (size_t)n * dim;
     for (uint32_t i = 0; i < n; i += f->tile_rows) {
         uint32_t now = n - i < f->tile_rows ? n - i : f->tile_rows;
@@ -203,11 +209,14 @@ static void attend_group(struct chip *c, const struct chip_attend *a, uint32_t f
         for (uint32_t j = 0; j < now; j++)
             q[j] = a->q + (first + (i + j) / group) * a->q_stride + (head * group + (i + j) % group) * dim;
         for (uint32_t t = from; t < pages; t++)
-            f->score(q, now, page_of(a, last->page[t], head), dim, score + i * stride + (t - from) * KV_PAGE_TOKENS, stride);
+            f->score(q, now, page_of(a, last->page[t], head), dim,
+                     score + i * stride + (t - from) * KV_PAGE_TOKENS, stride);
     }
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t end = a->row[first + i / group].position + 1, start = a->window && end > a->window ? end - a->window : 0;
-        total[i] = f->softmax(score + i * stride, start - from * KV_PAGE_TOKENS, end - from * KV_PAGE_TOKENS, a->scale, a->softcap);
+        uint32_t end = a->row[first + i / group].position + 1,
+                 start = a->window && end > a->window ? end - a->window : 0;
+        total[i] = f->softmax(score + i * stride, start - from * KV_PAGE_TOKENS, end - from * KV_PAGE_TOKENS,
+                              a->scale, a->softcap);
     }
     memset(out, 0, (size_t)n * dim * sizeof *out);
     for (uint32_t t = from; t < pages; t++) {
@@ -217,28 +226,29 @@ static void attend_group(struct chip *c, const struct chip_attend *a, uint32_t f
             uint32_t tokens = end <= at ? 0 : end - at < KV_PAGE_TOKENS ? end - at : KV_PAGE_TOKENS;
             uint32_t start = a->window && end > a->window && end - a->window > at ? end - a->window - at : 0;
             for (uint32_t h = 0; start < tokens && h < group; h += f->tile_rows)
-                f->mix(score + (r * group + h) * stride + (t - from) * KV_PAGE_TOKENS, stride, group - h < f->tile_rows ? group - h : f->tile_rows,
-                       start, tokens, values, dim, out + (r * group + h) * dim, dim);
+                f->mix(score + (r * group + h) * stride + (t - from) * KV_PAGE_TOKENS, stride,
+                       group - h < f->tile_rows ? group - h : f->tile_rows, start, tokens, values, dim,
+                       out + (r * group + h) * dim, dim);
         }
     }
     for (uint32_t i = 0; i < n; i++) {
-        float *y = a->out + (first + i / group) * a->out_stride + (head * group + i % group) * dim, inverse = 1 / total[i];
+        float *y = a->out + (first + i / group) * a->out_stride + (head * group + i % group) * dim,
+              inverse = 1 / total[i];
         for (uint32_t d = 0; d < dim; d++)
             y[d] = out[i * dim + d] * inverse;
     }
 }
 
 /* Rows from r that one group may take: of the same sequence, few enough for the scratch. */
-static uint32_t run_length(const struct chip_attend *a, uint32_t r)
-{
-    uint32_t group = a->heads / a->kv->kv_heads, most = group >= MOST_QUERIES ? 1 : MOST_QUERIES / group, n = 1;
+static uint32_t run_length(const struct chip_attend *a, uint32_t r) {
+    uint32_t group = a->heads / a->kv->kv_heads, most = group >= MOST_QUERIES ? 1 : MOST_QUERIES / group,
+             n = 1;
     while (n < most && r + n < a->rows && a->row[r + n].page == a->row[r].page)
         n++;
     return n;
 }
 
-static void attend_work(void *context, uint32_t thread)
-{
+static void attend_work(void *context, uint32_t thread) {
     const struct attention *p = context;
     uint32_t mine = atomic_fetch_add(&p->c->next, 1), i = 0;
     for (uint32_t r = 0, n; r < p->a->rows; r += n) {
@@ -252,8 +262,7 @@ static void attend_work(void *context, uint32_t thread)
     }
 }
 
-void fast_attend(struct chip *c, const struct chip_attend *a)
-{
+void fast_attend(struct chip *c, const struct chip_attend *a) {
     struct attention p = {c, a};
     if (a->rows < 4)
         for (uint32_t t = 0; t < c->threads; t++)

@@ -19,10 +19,10 @@ enum form {
     FORM_NONE, /* rows stay as the file has them */
     FORM_4,    /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0 */
     FORM_4M,   /* f16 scale[16], f16 min[16], 256: code * scale + min                    Q4_1 */
-    FORM_4K,   /* every 8 blocks f16 d[16], f16 dmin[16]; u8 s[16], u8 m[16], 256: code * d * s - dmin * m   Q4_K */
-    FORM_8,    /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
-    FORM_8S,   /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q6_K */
-    FORM_F32,  /* f32 [32][16]: inputs by outputs             F32, and decoded: all formats not named */
+    FORM_4K, /* every 8 blocks f16 d[16], f16 dmin[16]; u8 s[16], u8 m[16], 256: code * d * s - dmin * m   Q4_K */
+    FORM_8,   /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
+    FORM_8S,  /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q6_K */
+    FORM_F32, /* f32 [32][16]: inputs by outputs             F32, and decoded: all formats not named */
     FORM_F16,
     FORM_BF16
 };
@@ -62,7 +62,8 @@ void cache_close(struct chip_weights *w);
 /* 32 inputs of a row, normed and quantised to 8 bits: one cache line, so that a tile needs one pointer a row. */
 struct quantised_block {
     int8_t q[BLOCK];
-    int32_t minus[3]; /* minus the sums of the halves' codes and of all codes: what the offset of the weights' codes multiplies */
+    int32_t minus
+        [3]; /* minus the sums of the halves' codes and of all codes: what the offset of the weights' codes multiplies */
     float scale, scaled_sum; /* scaled_sum: scale times the sum of the codes, for the minimums */
     uint32_t unused[3];
 };
@@ -70,7 +71,7 @@ _Static_assert(sizeof(struct quantised_block) == 64, "a cache line");
 
 struct quantised {
     struct quantised_block *block; /* [rows][blocks] */
-    float *x;                      /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms */
+    float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms */
     uint32_t padded, blocks;
 };
 
@@ -78,21 +79,25 @@ struct kernels {
     const char *name;
     uint32_t tile_rows, tile_panels;
     /* One row: norm it (if norm), write x and the blocks of row r. */
-    void (*quantise)(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm, float eps);
+    void (*quantise)(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
+                     float eps);
     /* out[i][0..16 panels) = product of rows r.. r + rows with `panels` panels from `panel`; stride in floats. */
-    void (*tile)(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w, uint32_t panel, uint32_t panels,
-                 float *out, size_t stride);
+    void (*tile)(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w,
+                 uint32_t panel, uint32_t panels, float *out, size_t stride);
     void (*gate)(enum arch_activation f, const float *gate, const float *up, float *out, uint32_t n);
     /* KV pages: f16, keys [head_dim][32], values [32][head_dim]. */
-    void (*kv_write)(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v, uint32_t head_dim);
+    void (*kv_write)(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v,
+                     uint32_t head_dim);
     /* score[i][0..32) = q[i] . key[t] for n <= tile_rows vectors of queries */
-    void (*score)(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t head_dim, float *score, size_t stride);
+    void (*score)(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t head_dim, float *score,
+                  size_t stride);
     /* p = exp(scale * s - max) over n scores in place, the sum returned; s[n..] up to the next 32 become 0 */
     float (*softmax)(float *s, uint32_t first, uint32_t n, float scale, float softcap);
     /* out[i] += sum over t < tokens of p[i][t] * value[t] */
-    void (*mix)(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens, const uint16_t *values, uint32_t head_dim, float *out,
-                size_t out_stride);
-    void (*measure)(int what, uint64_t rounds, double *operations); /* a loop of independent int8, bf16 or fp32 operations */
+    void (*mix)(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens,
+                const uint16_t *values, uint32_t head_dim, float *out, size_t out_stride);
+    void (*measure)(int what, uint64_t rounds,
+                    double *operations); /* a loop of independent int8, bf16 or fp32 operations */
 };
 
 extern const struct kernels kernels_avx2, kernels_avx512;
@@ -111,7 +116,8 @@ struct chip {
     _Atomic uint32_t next;       /* the next piece of the running operation */
 };
 
-void *scratch_need(struct scratch *s, size_t bytes); /* aborts when there is no memory: a step cannot be half done */
+void *scratch_need(struct scratch *s,
+                   size_t bytes); /* aborts when there is no memory: a step cannot be half done */
 
 void reference_linear(struct chip *c, const struct chip_linear *l);
 void reference_gated(struct chip *c, const struct chip_gated *g);

@@ -16,8 +16,7 @@ struct measuring {
 };
 
 /* Pieces are taken as they come, so that a thread that the system holds up does not make the memory look slow. */
-static void read_work(void *context, uint32_t thread)
-{
+static void read_work(void *context, uint32_t thread) {
     struct measuring *m = context;
     typedef uint64_t lanes __attribute__((vector_size(64)));
     lanes sum[4] = {{0}};
@@ -33,12 +32,12 @@ static void read_work(void *context, uint32_t thread)
         }
     }
     sum[0] ^= sum[1] ^ sum[2] ^ sum[3];
-    atomic_fetch_xor(&m->sink, sum[0][0] ^ sum[0][1] ^ sum[0][2] ^ sum[0][3] ^ sum[0][4] ^ sum[0][5] ^ sum[0][6] ^ sum[0][7]);
+    atomic_fetch_xor(&m->sink, sum[0][0] ^ sum[0][1] ^ sum[0][2] ^ sum[0][3] ^ sum[0][4] ^ sum[0][5] ^
+                                   sum[0][6] ^ sum[0][7]);
 }
 
 /* Where there is no table: plain C, which then is this machine's peak as far as this build can use it. */
-static void scalar_peak(uint64_t rounds, double *operations)
-{
+static void scalar_peak(uint64_t rounds, double *operations) {
     volatile float seed = 1;
     float s[8] = {0}, x = seed;
     for (uint64_t n = 0; n < rounds; n++)
@@ -50,8 +49,7 @@ static void scalar_peak(uint64_t rounds, double *operations)
     *operations = (double)rounds * 16;
 }
 
-static void peak_work(void *context, uint32_t thread)
-{
+static void peak_work(void *context, uint32_t thread) {
     struct measuring *m = context;
     if (m->c->fast)
         m->c->fast->measure(m->what, m->rounds, &m->operations[thread]);
@@ -59,8 +57,7 @@ static void peak_work(void *context, uint32_t thread)
         scalar_peak(m->rounds, &m->operations[thread]);
 }
 
-static double peak(struct measuring *m, int what)
-{
+static double peak(struct measuring *m, int what) {
     double best = 0;
     m->what = what;
     for (int i = 0; i < PEAK_RUNS; i++) {
@@ -74,8 +71,7 @@ static double peak(struct measuring *m, int what)
     return best;
 }
 
-void chip_measure(struct chip *c, struct chip_limits *out)
-{
+void chip_measure(struct chip *c, struct chip_limits *out) {
     *out = (struct chip_limits){0};
     double operations[c->threads];
     char *p = chip_alloc(c, STREAM_BYTES);

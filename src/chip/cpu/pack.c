@@ -9,78 +9,86 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum form form_of(const struct format *f)
-{
+enum form form_of(const struct format *f) {
     switch (f->id) {
-    case FORMAT_Q4_0: return FORM_4;
-    case FORMAT_Q4_1: return FORM_4M;
-    case FORMAT_Q4_K: return FORM_4K;
+    case FORMAT_Q4_0:
+        return FORM_4;
+    case FORMAT_Q4_1:
+        return FORM_4M;
+    case FORMAT_Q4_K:
+        return FORM_4K;
     case FORMAT_Q8_0:
     case FORMAT_Q5_0:
-    case FORMAT_IQ4_NL: return FORM_8;
-    case FORMAT_F16: return FORM_F16;
-    case FORMAT_BF16: return FORM_BF16;
-    case FORMAT_F32: return FORM_F32;
-    case FORMAT_Q6_K: return FORM_8S;
-    default: return FORM_F32; /* decoded: exact, though wider than the file */
+    case FORMAT_IQ4_NL:
+        return FORM_8;
+    case FORMAT_F16:
+        return FORM_F16;
+    case FORMAT_BF16:
+        return FORM_BF16;
+    case FORMAT_F32:
+        return FORM_F32;
+    case FORMAT_Q6_K:
+        return FORM_8S;
+    default:
+        return FORM_F32; /* decoded: exact, though wider than the file */
     }
 }
 
-size_t form_panel_bytes(enum form f, uint32_t inputs)
-{
+size_t form_panel_bytes(enum form f, uint32_t inputs) {
     size_t blocks = (inputs + BLOCK - 1) / BLOCK;
     switch (f) {
-    case FORM_4: return blocks * 288;
-    case FORM_4M: return blocks * 320;
-    case FORM_4K: return blocks / 8 * 2368;
-    case FORM_8: return blocks * 544;
-    case FORM_8S: return blocks * 640;
-    case FORM_F32: return blocks * 2048;
+    case FORM_4:
+        return blocks * 288;
+    case FORM_4M:
+        return blocks * 320;
+    case FORM_4K:
+        return blocks / 8 * 2368;
+    case FORM_8:
+        return blocks * 544;
+    case FORM_8S:
+        return blocks * 640;
+    case FORM_F32:
+        return blocks * 2048;
     case FORM_F16:
-    case FORM_BF16: return blocks * 1024;
-    default: return 0;
+    case FORM_BF16:
+        return blocks * 1024;
+    default:
+        return 0;
     }
 }
 
-static uint16_t f16_at(const uint8_t *p)
-{
+static uint16_t f16_at(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
-static void put_f16(uint8_t *out, uint32_t col, uint16_t v)
-{
+static void put_f16(uint8_t *out, uint32_t col, uint16_t v) {
     memcpy(out + 2 * col, &v, sizeof v);
 }
 
-static void put_f32(uint8_t *out, uint32_t col, float v)
-{
+static void put_f32(uint8_t *out, uint32_t col, float v) {
     memcpy(out + 4 * col, &v, sizeof v);
 }
 
 /* code[32] of one output into the 4-bit vectors: vector j holds inputs 8 j .. 8 j + 3 in low halves, the next four in high halves. */
-static void put_4(uint8_t *out, uint32_t col, const uint8_t *code)
-{
+static void put_4(uint8_t *out, uint32_t col, const uint8_t *code) {
     for (uint32_t k = 0; k < BLOCK; k++)
         out[k / 8 * 64 + col * 4 + k % 4] |= (uint8_t)(k & 4 ? code[k] << 4 : code[k]);
 }
 
-static void put_8(uint8_t *out, uint32_t col, const uint8_t *code, uint32_t n)
-{
+static void put_8(uint8_t *out, uint32_t col, const uint8_t *code, uint32_t n) {
     for (uint32_t k = 0; k < n; k++)
         out[k / 4 * 64 + col * 4 + k % 4] = code[k];
 }
 
 /* The 32 low, then high halves of 16 bytes, as the formats of 32 values store them. */
-static void nibbles(const uint8_t *q, uint8_t *code)
-{
+static void nibbles(const uint8_t *q, uint8_t *code) {
     for (int i = 0; i < 16; i++) {
         code[i] = q[i] & 15;
         code[i + 16] = q[i] >> 4;
     }
 }
 
-static void pack_4(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
-{
+static void pack_4(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
     uint8_t code[BLOCK];
     bool min = m->form == FORM_4M;
     for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += min ? 20 : 18, out += min ? 320 : 288) {
@@ -92,8 +100,7 @@ static void pack_4(const struct chip_matrix *m, const uint8_t *row, uint32_t col
     }
 }
 
-static void pack_4k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
-{
+static void pack_4k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
     for (uint32_t s = 0; s < m->inputs / 256; s++, row += 144) {
         put_f16(out, col, f16_at(row));
         put_f16(out + 32, col, f16_at(row + 2));
@@ -110,10 +117,10 @@ static void pack_4k(const struct chip_matrix *m, const uint8_t *row, uint32_t co
     }
 }
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
 
-static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
-{
+static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
     uint8_t code[BLOCK];
     for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += m->format->bytes, out += 544) {
         put_f16(out, col, f16_at(row));
@@ -136,8 +143,7 @@ static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col
 }
 
 /* Q6_K: 16 scales of 16 values; low halves in ql, high pairs of bits in qh, per 128 values. */
-static void pack_6k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
-{
+static void pack_6k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
     for (uint32_t s = 0; s < m->inputs / 256; s++, row += 210) {
         float d = format_f16_to_f32(f16_at(row + 208));
         for (uint32_t j = 0; j < 16; j++, out += 320) {
@@ -153,8 +159,7 @@ static void pack_6k(const struct chip_matrix *m, const uint8_t *row, uint32_t co
     }
 }
 
-static void pack_float(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out)
-{
+static void pack_float(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
     size_t wide = m->form == FORM_F32 ? 4 : 2;
     if (m->form != FORM_F32) {
         for (uint32_t k = 0; k < m->inputs; k++)
@@ -170,30 +175,36 @@ static void pack_float(const struct chip_matrix *m, const uint8_t *row, uint32_t
     }
 }
 
-int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out)
-{
+int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out) {
     for (uint32_t col = 0; col < PANEL && panel * PANEL + col < m->outputs; col++) {
         const uint8_t *row = m->rows + (size_t)(panel * PANEL + col) * m->row_bytes;
         switch (m->form) {
         case FORM_4:
-        case FORM_4M: pack_4(m, row, col, out); break;
-        case FORM_4K: pack_4k(m, row, col, out); break;
-        case FORM_8: pack_8(m, row, col, out); break;
-        case FORM_8S: pack_6k(m, row, col, out); break;
-        default: pack_float(m, row, col, out);
+        case FORM_4M:
+            pack_4(m, row, col, out);
+            break;
+        case FORM_4K:
+            pack_4k(m, row, col, out);
+            break;
+        case FORM_8:
+            pack_8(m, row, col, out);
+            break;
+        case FORM_8S:
+            pack_6k(m, row, col, out);
+            break;
+        default:
+            pack_float(m, row, col, out);
         }
     }
     return 0;
 }
-
 
 struct packing {
     struct chip *c;
     struct chip_weights *w;
 };
 
-static void pack_work(void *context, uint32_t thread)
-{
+static void pack_work(void *context, uint32_t thread) {
     struct packing *p = context;
     for (size_t i = 0; i < p->w->n; i++) {
         const struct chip_matrix *m = &p->w->matrix[i];
@@ -203,11 +214,11 @@ static void pack_work(void *context, uint32_t thread)
     }
 }
 
-static int matrix_fill(struct chip_matrix *m, const struct gguf_tensor *t, bool fast, struct error *e)
-{
-    if (t->dims > 2 || t->dim[2] > 1 || t->dim[0] == 0 || t->dim[0] > UINT32_MAX / 2 || t->dim[1] == 0 || t->dim[1] > UINT32_MAX / 2 ||
-        t->dim[0] % t->format->values)
-        return error_set(e, ERR_CORRUPT, "tensor %.*s is not a matrix the chip can use", (int)t->name.n, t->name.p);
+static int matrix_fill(struct chip_matrix *m, const struct gguf_tensor *t, bool fast, struct error *e) {
+    if (t->dims > 2 || t->dim[2] > 1 || t->dim[0] == 0 || t->dim[0] > UINT32_MAX / 2 || t->dim[1] == 0 ||
+        t->dim[1] > UINT32_MAX / 2 || t->dim[0] % t->format->values)
+        return error_set(e, ERR_CORRUPT, "tensor %.*s is not a matrix the chip can use", (int)t->name.n,
+                         t->name.p);
     *m = (struct chip_matrix){
         .format = t->format,
         .rows = t->data,
@@ -223,20 +234,19 @@ static int matrix_fill(struct chip_matrix *m, const struct gguf_tensor *t, bool 
 }
 
 /* What the packed file must agree with: names, shapes and formats in the order asked for. */
-static struct hash layout_of(const struct chip_weights *w, const struct gguf_tensor *const *tensor)
-{
+static struct hash layout_of(const struct chip_weights *w, const struct gguf_tensor *const *tensor) {
     struct buf b = {0};
     for (size_t i = 0; i < w->n; i++) {
         buf_str(&b, tensor[i]->name);
-        buf_printf(&b, " %s %u %u %d\n", w->matrix[i].format->name, w->matrix[i].inputs, w->matrix[i].outputs, (int)w->matrix[i].form);
+        buf_printf(&b, " %s %u %u %d\n", w->matrix[i].format->name, w->matrix[i].inputs, w->matrix[i].outputs,
+                   (int)w->matrix[i].form);
     }
     struct hash h = hash_sha256(buf_view(&b));
     buf_free(&b);
     return h;
 }
 
-static void place(struct chip_weights *w)
-{
+static void place(struct chip_weights *w) {
     size_t at = 0;
     for (size_t i = 0; i < w->n; i++) {
         w->matrix[i].packed = w->packed + at;
@@ -246,8 +256,8 @@ static void place(struct chip_weights *w)
 
 /* From the packed file if there is a good one; else pack in memory, write the file and use that from now on, so that the memory is the page
  * cache's. Where the folder does not allow that, the memory stays. */
-static int weights_pack(struct chip_weights *w, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, struct error *e)
-{
+static int weights_pack(struct chip_weights *w, struct chip *c, const struct gguf *g,
+                        const struct gguf_tensor *const *tensor, struct error *e) {
     struct cache k;
     bool named = c->pack_folder && g && cache_name(&k, c, g, layout_of(w, tensor));
     if (named && cache_open(&k, w)) {
@@ -265,7 +275,8 @@ static int weights_pack(struct chip_weights *w, struct chip *c, const struct ggu
     if (!named)
         return 0;
     if (!cache_write(&k, w)) {
-        log_warn("packed weights could not be kept in %s; they will be packed again at the next start", c->pack_folder);
+        log_warn("packed weights could not be kept in %s; they will be packed again at the next start",
+                 c->pack_folder);
     } else if (cache_open(&k, w)) {
         place(w);
         chip_release(c, memory, w->packed_bytes);
@@ -273,9 +284,8 @@ static int weights_pack(struct chip_weights *w, struct chip *c, const struct ggu
     return 0;
 }
 
-int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g, const struct gguf_tensor *const *tensor, size_t n,
-              struct error *e)
-{
+int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g,
+              const struct gguf_tensor *const *tensor, size_t n, struct error *e) {
     *out = NULL;
     struct chip_weights *w = calloc(1, sizeof *w);
     int rc = 0;
@@ -301,8 +311,7 @@ fail:
     return rc;
 }
 
-void chip_unload(struct chip *c, struct chip_weights *w)
-{
+void chip_unload(struct chip *c, struct chip_weights *w) {
     if (!w)
         return;
     if (w->map)
@@ -313,17 +322,14 @@ void chip_unload(struct chip *c, struct chip_weights *w)
     free(w);
 }
 
-const struct chip_matrix *chip_weights_matrix(const struct chip_weights *w, size_t i)
-{
+const struct chip_matrix *chip_weights_matrix(const struct chip_weights *w, size_t i) {
     return &w->matrix[i];
 }
 
-bool chip_weights_damaged(const struct chip_weights *w)
-{
+bool chip_weights_damaged(const struct chip_weights *w) {
     return atomic_load(&w->damaged);
 }
 
-size_t chip_weights_bytes(const struct chip_weights *w)
-{
+size_t chip_weights_bytes(const struct chip_weights *w) {
     return w->bytes;
 }

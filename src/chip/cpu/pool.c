@@ -29,25 +29,21 @@ struct pool {
     } worker[MOST_THREADS];
 };
 
-static inline void pause_briefly(void)
-{
+static inline void pause_briefly(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
 }
 
-static void futex_wait(_Atomic uint32_t *at, uint32_t value)
-{
+static void futex_wait(_Atomic uint32_t *at, uint32_t value) {
     syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void futex_wake(_Atomic uint32_t *at)
-{
+static void futex_wake(_Atomic uint32_t *at) {
     syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, MOST_THREADS, NULL, NULL, 0);
 }
 
-static void *worker_main(void *argument)
-{
+static void *worker_main(void *argument) {
     struct worker *w = argument;
     struct pool *p = w->pool;
     uint32_t seen = 0;
@@ -68,15 +64,13 @@ static void *worker_main(void *argument)
     }
 }
 
-static void fork_all(struct pool *p)
-{
+static void fork_all(struct pool *p) {
     atomic_fetch_add(&p->turn, 1);
     if (atomic_load(&p->sleepers))
         futex_wake(&p->turn);
 }
 
-void pool_run(struct pool *p, void (*work)(void *context, uint32_t thread), void *context)
-{
+void pool_run(struct pool *p, void (*work)(void *context, uint32_t thread), void *context) {
     if (p->threads == 1) {
         work(context, 0);
         return;
@@ -98,8 +92,7 @@ void pool_run(struct pool *p, void (*work)(void *context, uint32_t thread), void
 }
 
 /* Worker i runs on the i-th core that this process may use; a failure to pin costs speed, not correctness. */
-static void pin(pthread_t thread, uint32_t index)
-{
+static void pin(pthread_t thread, uint32_t index) {
     cpu_set_t allowed, one;
     if (sched_getaffinity(0, sizeof allowed, &allowed))
         return;
@@ -113,8 +106,7 @@ static void pin(pthread_t thread, uint32_t index)
     }
 }
 
-int pool_create(struct pool **out, uint32_t threads, struct error *e)
-{
+int pool_create(struct pool **out, uint32_t threads, struct error *e) {
     *out = NULL;
     if (!threads) {
         cpu_set_t allowed;
@@ -141,8 +133,7 @@ int pool_create(struct pool **out, uint32_t threads, struct error *e)
     return 0;
 }
 
-void pool_free(struct pool *p)
-{
+void pool_free(struct pool *p) {
     if (!p)
         return;
     p->stop = true;
@@ -152,7 +143,6 @@ void pool_free(struct pool *p)
     free(p);
 }
 
-uint32_t pool_threads(const struct pool *p)
-{
+uint32_t pool_threads(const struct pool *p) {
     return p->threads;
 }

@@ -13,8 +13,8 @@ struct reference_product {
     const struct chip_gated *g;
 };
 
-static const float *norm_rows(struct chip *c, const float *in, size_t stride, uint32_t rows, uint32_t n, const float *norm, float eps)
-{
+static const float *norm_rows(struct chip *c, const float *in, size_t stride, uint32_t rows, uint32_t n,
+                              const float *norm, float eps) {
     float *x = scratch_need(&c->shared, (size_t)rows * n * sizeof *x);
     for (uint32_t r = 0; r < rows; r++) {
         float f = norm ? norm_factor(in + r * stride, n, eps) : 1;
@@ -24,13 +24,11 @@ static const float *norm_rows(struct chip *c, const float *in, size_t stride, ui
     return x;
 }
 
-static void decode_row(const struct chip_matrix *w, uint32_t row, float *out)
-{
+static void decode_row(const struct chip_matrix *w, uint32_t row, float *out) {
     w->format->decode(w->rows + row * w->row_bytes, out, w->inputs / w->format->values);
 }
 
-static double dot(const float *a, const float *b, uint32_t n)
-{
+static double dot(const float *a, const float *b, uint32_t n) {
     double s[4] = {0};
     uint32_t i = 0;
     for (; i + 4 <= n; i += 4)
@@ -41,8 +39,7 @@ static double dot(const float *a, const float *b, uint32_t n)
     return s[0] + s[1] + (s[2] + s[3]);
 }
 
-static void linear_work(void *context, uint32_t thread)
-{
+static void linear_work(void *context, uint32_t thread) {
     const struct reference_product *p = context;
     struct chip *c = p->c;
     float *w = scratch_need(&c->own[thread], p->inputs * sizeof *w);
@@ -61,22 +58,20 @@ static void linear_work(void *context, uint32_t thread)
     }
 }
 
-void reference_linear(struct chip *c, const struct chip_linear *l)
-{
+void reference_linear(struct chip *c, const struct chip_linear *l) {
     uint32_t n = l->out[0].w->inputs;
-    struct reference_product p = {c, norm_rows(c, l->in, l->in_stride, l->rows, n, l->norm, l->norm_eps), l->rows, n, l, NULL};
+    struct reference_product p = {
+        c, norm_rows(c, l->in, l->in_stride, l->rows, n, l->norm, l->norm_eps), l->rows, n, l, NULL};
     pool_run(c->pool, linear_work, &p);
 }
 
-static double activate(enum arch_activation f, double x)
-{
+static double activate(enum arch_activation f, double x) {
     if (f == ARCH_SILU)
         return x / (1 + exp(-x));
     return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
 }
 
-static void gated_work(void *context, uint32_t thread)
-{
+static void gated_work(void *context, uint32_t thread) {
     const struct reference_product *p = context;
     struct chip *c = p->c;
     float *w = scratch_need(&c->own[thread], 2 * p->inputs * sizeof *w), *u = w + p->inputs;
@@ -91,10 +86,10 @@ static void gated_work(void *context, uint32_t thread)
     }
 }
 
-void reference_gated(struct chip *c, const struct chip_gated *g)
-{
+void reference_gated(struct chip *c, const struct chip_gated *g) {
     uint32_t n = g->gate->inputs;
-    struct reference_product p = {c, norm_rows(c, g->in, g->in_stride, g->rows, n, g->norm, g->norm_eps), g->rows, n, NULL, g};
+    struct reference_product p = {
+        c, norm_rows(c, g->in, g->in_stride, g->rows, n, g->norm, g->norm_eps), g->rows, n, NULL, g};
     pool_run(c->pool, gated_work, &p);
 }
 
@@ -105,14 +100,12 @@ struct reference_attention {
     const struct chip_attend *a;
 };
 
-static float *page_of(const struct chip_attend *a, uint32_t page, uint32_t head)
-{
+static float *page_of(const struct chip_attend *a, uint32_t page, uint32_t head) {
     float *p = (float *)(void *)(a->kv->base + page * a->kv->page_bytes);
     return p + ((size_t)a->layer * a->kv->kv_heads + head) * 2 * KV_PAGE_TOKENS * a->kv->head_dim;
 }
 
-static void write_work(void *context, uint32_t thread)
-{
+static void write_work(void *context, uint32_t thread) {
     const struct reference_attention *p = context;
     const struct chip_attend *a = p->a;
     uint32_t dim = a->kv->head_dim;
@@ -131,8 +124,7 @@ static void write_work(void *context, uint32_t thread)
     }
 }
 
-static void attend_head(const struct chip_attend *a, uint32_t r, uint32_t h, double *score, double *sum)
-{
+static void attend_head(const struct chip_attend *a, uint32_t r, uint32_t h, double *score, double *sum) {
     uint32_t dim = a->kv->head_dim, end = a->row[r].position + 1, kv_head = h / (a->heads / a->kv->kv_heads);
     uint32_t first = a->window && end > a->window ? end - a->window : 0;
     const float *q = a->q + r * a->q_stride + h * dim;
@@ -145,7 +137,8 @@ static void attend_head(const struct chip_attend *a, uint32_t r, uint32_t h, dou
     }
     memset(sum, 0, dim * sizeof *sum);
     for (uint32_t t = first; t < end; t++) {
-        const float *v = page_of(a, a->row[r].page[t / KV_PAGE_TOKENS], kv_head) + (KV_PAGE_TOKENS + t % KV_PAGE_TOKENS) * dim;
+        const float *v = page_of(a, a->row[r].page[t / KV_PAGE_TOKENS], kv_head) +
+                         (KV_PAGE_TOKENS + t % KV_PAGE_TOKENS) * dim;
         double w = exp(score[t] - most);
         total += w;
         for (uint32_t i = 0; i < dim; i++)
@@ -155,8 +148,7 @@ static void attend_head(const struct chip_attend *a, uint32_t r, uint32_t h, dou
         a->out[r * a->out_stride + h * dim + i] = (float)(sum[i] / total);
 }
 
-static void attend_work(void *context, uint32_t thread)
-{
+static void attend_work(void *context, uint32_t thread) {
     const struct reference_attention *p = context;
     const struct chip_attend *a = p->a;
     uint32_t longest = 0, dim = a->kv->head_dim;
@@ -167,8 +159,7 @@ static void attend_work(void *context, uint32_t thread)
         attend_head(a, i / a->heads, i % a->heads, score, score + longest);
 }
 
-void reference_attend(struct chip *c, const struct chip_attend *a)
-{
+void reference_attend(struct chip *c, const struct chip_attend *a) {
     struct reference_attention p = {c, a};
     pool_run(c->pool, write_work, &p);
     pool_run(c->pool, attend_work, &p);

@@ -14,8 +14,7 @@ enum { VPP = PANEL / VW, NV_MOST = VPP * MOST_TILE_PANELS };
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-INLINE int32_t load_i32(const void *p)
-{
+INLINE int32_t load_i32(const void *p) {
     int32_t v;
     memcpy(&v, p, sizeof v);
     return v;
@@ -31,26 +30,23 @@ struct tile_in {
     size_t stride;
 };
 
-INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST])
-{
+INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
-        for (int v = 0; v < nv; v++)
-            v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
+    for (int v = 0; v < nv; v++)
+        v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
 }
 
 /* Few rows wait for memory more than they compute: ask for a block some way ahead. */
-INLINE void prefetch(const uint8_t *p, const int bytes)
-{
+INLINE void prefetch(const uint8_t *p, const int bytes) {
     UNROLL
     for (int i = 0; i < bytes; i += 64)
         _mm_prefetch((const char *)p + PREFETCH_AHEAD + i, _MM_HINT_T0);
 }
 
 /* 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
-INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const enum form form)
-{
+INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const enum form form) {
     const int nv = np * VPP, head = form == FORM_4M ? 64 : 32, every = form == FORM_4K ? 8 : 0;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
@@ -82,8 +78,8 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
         UNROLL
         for (int i = 0; i < nr; i++)
             UNROLL
-            for (int v = 0; v < nv; v++)
-                sum[i][v] = form == FORM_4 ? START_4(row[i][b].minus[2]) : vi_zero();
+        for (int v = 0; v < nv; v++)
+            sum[i][v] = form == FORM_4 ? START_4(row[i][b].minus[2]) : vi_zero();
         UNROLL
         for (int j = 0; j < 4; j++) {
             VI low[NV_MOST], high[NV_MOST];
@@ -131,9 +127,9 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
 }
 
 /* 8-bit forms: one f16 scale for 32 inputs, or an f32 scale for 16. */
-INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const enum form form)
-{
-    const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32, groups = 8 / halves;
+INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const enum form form) {
+    const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32,
+              groups = 8 / halves;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
     const uint32_t blocks = t->a->blocks;
@@ -145,16 +141,16 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
-        for (int v = 0; v < nv; v++)
-            acc[i][v] = v_zero();
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = v_zero();
     for (uint32_t b = 0; b < blocks; b++) {
         for (int h = 0; h < halves; h++, p += head + groups * 64) {
             VI sum[TILE_ROWS][NV_MOST];
             UNROLL
             for (int i = 0; i < nr; i++)
                 UNROLL
-                for (int v = 0; v < nv; v++)
-                    sum[i][v] = START_8(row[i][b].minus[halves == 2 ? h : 2]);
+            for (int v = 0; v < nv; v++)
+                sum[i][v] = START_8(row[i][b].minus[halves == 2 ? h : 2]);
             UNROLL
             for (int j = 0; j < groups; j++) {
                 VI w[NV_MOST];
@@ -173,7 +169,8 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
             UNROLL
             for (int v = 0; v < nv; v++) {
                 const uint8_t *s = p + v / VPP * next;
-                scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW) : v_f16(s + v % VPP * VW * 2);
+                scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW)
+                                       : v_f16(s + v % VPP * VW * 2);
             }
             UNROLL
             for (int i = 0; i < nr; i++) {
@@ -187,8 +184,7 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     tile_store(t, nr, nv, acc);
 }
 
-INLINE void tile_float(const struct tile_in *t, const int nr, const int np, const enum form form)
-{
+INLINE void tile_float(const struct tile_in *t, const int nr, const int np, const enum form form) {
     const int nv = np * VPP, wide = form == FORM_F32 ? 4 : 2;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
@@ -197,14 +193,16 @@ INLINE void tile_float(const struct tile_in *t, const int nr, const int np, cons
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
-        for (int v = 0; v < nv; v++)
-            acc[i][v] = v_zero();
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = v_zero();
     for (uint32_t k = 0; k < a->padded; k++, p += PANEL * wide) {
         VF w[NV_MOST];
         UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *at = p + v / VPP * next + v % VPP * VW * wide;
-            w[v] = form == FORM_F32 ? v_loadu((const float *)(const void *)at) : form == FORM_F16 ? v_f16(at) : v_bf16(at);
+            w[v] = form == FORM_F32   ? v_loadu((const float *)(const void *)at)
+                   : form == FORM_F16 ? v_f16(at)
+                                      : v_bf16(at);
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
@@ -218,8 +216,10 @@ INLINE void tile_float(const struct tile_in *t, const int nr, const int np, cons
 }
 
 /* One function for each form, number of rows and of panels, so that every tile lives in registers. */
-#define TILE(BODY, FORM, NR, NP) \
-    static void BODY##_##FORM##_##NR##_##NP(const struct tile_in *t) { BODY(t, NR, NP, FORM); }
+#define TILE(BODY, FORM, NR, NP)                                       \
+    static void BODY##_##FORM##_##NR##_##NP(const struct tile_in *t) { \
+        BODY(t, NR, NP, FORM);                                         \
+    }
 #define TILE_NAME(BODY, FORM, NR, NP) BODY##_##FORM##_##NR##_##NP
 #define TILES_OF(BODY, FORM) FOR_ROWS(TILE, BODY, FORM)
 TILES_OF(tile_4, FORM_4)
@@ -232,21 +232,20 @@ TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_float, FORM_BF16)
 
 static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile_in *) = {
-    [FORM_4] = TILE_ROW(tile_4, FORM_4),           [FORM_4M] = TILE_ROW(tile_4, FORM_4M),
-    [FORM_4K] = TILE_ROW(tile_4, FORM_4K),         [FORM_8] = TILE_ROW(tile_8, FORM_8),
-    [FORM_8S] = TILE_ROW(tile_8, FORM_8S),         [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
-    [FORM_F16] = TILE_ROW(tile_float, FORM_F16),   [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
+    [FORM_4] = TILE_ROW(tile_4, FORM_4),         [FORM_4M] = TILE_ROW(tile_4, FORM_4M),
+    [FORM_4K] = TILE_ROW(tile_4, FORM_4K),       [FORM_8] = TILE_ROW(tile_8, FORM_8),
+    [FORM_8S] = TILE_ROW(tile_8, FORM_8S),       [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
+    [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
 };
 
-static void tile(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w, uint32_t panel, uint32_t panels, float *out,
-                 size_t stride)
-{
+static void tile(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w,
+                 uint32_t panel, uint32_t panels, float *out, size_t stride) {
     struct tile_in t = {a, w, r, panel, out, stride};
     tile_table[w->form][(panels - 1) * TILE_ROWS + rows - 1](&t);
 }
 
-static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm, float eps)
-{
+static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
+                     float eps) {
     float f = norm ? norm_factor(in, n, eps) : 1, *x = a->x + r * (size_t)a->padded;
     for (uint32_t i = 0; i < n; i++)
         x[i] = norm ? in[i] * f * norm[i] : in[i];
@@ -266,8 +265,7 @@ static void quantise(const struct quantised *a, uint32_t r, const float *in, uin
 /* ---- elementwise ---- */
 
 /* e^x within about 1 ulp of float: 2^n times a polynomial of degree 6 on [-ln2 / 2, ln2 / 2] (Taylor's, whose error there is 1e-8). */
-INLINE VF v_exp(VF x)
-{
+INLINE VF v_exp(VF x) {
     x = v_min(v_max(x, v_set(-87.0f)), v_set(88.0f));
     VF n = v_round(v_mul(x, v_set(1.44269504f)));
     VF r = v_fma(n, v_set(-0.693145752f), x);
@@ -284,13 +282,11 @@ INLINE VF v_exp(VF x)
 }
 
 /* x / (1 + e^-z) */
-INLINE VF v_swish(VF x, VF z)
-{
+INLINE VF v_swish(VF x, VF z) {
     return v_div(x, v_add(v_set(1), v_exp(v_sub(v_zero(), z))));
 }
 
-static void gate(enum arch_activation f, const float *g, const float *up, float *out, uint32_t n)
-{
+static void gate(enum arch_activation f, const float *g, const float *up, float *out, uint32_t n) {
     for (uint32_t i = 0; i < n; i += VW) { /* n is a multiple of 32 */
         VF x = v_loadu(g + i), z = x;
         if (f == ARCH_GELU_TANH) /* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) */
@@ -301,23 +297,23 @@ static void gate(enum arch_activation f, const float *g, const float *up, float 
 
 /* ---- attention ---- */
 
-static void kv_write(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v, uint32_t dim)
-{
+static void kv_write(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v,
+                     uint32_t dim) {
     for (uint32_t i = 0; i < dim; i++) {
         keys[i * KV_PAGE_TOKENS + slot] = (uint16_t)_cvtss_sh(k[i], 0);
         values[slot * dim + i] = (uint16_t)_cvtss_sh(v[i], 0);
     }
 }
 
-INLINE void score_rows(const float *const *q, const int n, const uint16_t *keys, uint32_t dim, float *out, size_t stride)
-{
+INLINE void score_rows(const float *const *q, const int n, const uint16_t *keys, uint32_t dim, float *out,
+                       size_t stride) {
     enum { NV = KV_PAGE_TOKENS / VW };
     VF acc[TILE_ROWS][NV];
     UNROLL
     for (int i = 0; i < n; i++)
         UNROLL
-        for (int v = 0; v < NV; v++)
-            acc[i][v] = v_zero();
+    for (int v = 0; v < NV; v++)
+        acc[i][v] = v_zero();
     for (uint32_t d = 0; d < dim; d++) {
         VF k[NV];
         UNROLL
@@ -326,32 +322,42 @@ INLINE void score_rows(const float *const *q, const int n, const uint16_t *keys,
         UNROLL
         for (int i = 0; i < n; i++)
             UNROLL
-            for (int v = 0; v < NV; v++)
-                acc[i][v] = v_fma(v_set(q[i][d]), k[v], acc[i][v]);
+        for (int v = 0; v < NV; v++)
+            acc[i][v] = v_fma(v_set(q[i][d]), k[v], acc[i][v]);
     }
     UNROLL
     for (int i = 0; i < n; i++)
         UNROLL
-        for (int v = 0; v < NV; v++)
-            v_storeu(out + i * stride + v * VW, acc[i][v]);
+    for (int v = 0; v < NV; v++)
+        v_storeu(out + i * stride + v * VW, acc[i][v]);
 }
 
-static void score(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t dim, float *out, size_t stride)
-{
+static void score(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t dim, float *out,
+                  size_t stride) {
     switch (n) {
-    case 1: score_rows(q, 1, keys, dim, out, stride); return;
-    case 2: score_rows(q, 2, keys, dim, out, stride); return;
+    case 1:
+        score_rows(q, 1, keys, dim, out, stride);
+        return;
+    case 2:
+        score_rows(q, 2, keys, dim, out, stride);
+        return;
 #if TILE_ROWS > 2
-    case 3: score_rows(q, 3, keys, dim, out, stride); return;
-    case 4: score_rows(q, 4, keys, dim, out, stride); return;
-    case 5: score_rows(q, 5, keys, dim, out, stride); return;
-    default: score_rows(q, 6, keys, dim, out, stride);
+    case 3:
+        score_rows(q, 3, keys, dim, out, stride);
+        return;
+    case 4:
+        score_rows(q, 4, keys, dim, out, stride);
+        return;
+    case 5:
+        score_rows(q, 5, keys, dim, out, stride);
+        return;
+    default:
+        score_rows(q, 6, keys, dim, out, stride);
 #endif
     }
 }
 
-static float softmax(float *s, uint32_t first, uint32_t n, float scale, float softcap)
-{
+static float softmax(float *s, uint32_t first, uint32_t n, float scale, float softcap) {
     VF most = v_set(-INFINITY), total = v_zero();
     uint32_t end = (n + VW - 1) / VW * VW;
     for (uint32_t i = 0; i < end; i += VW) {
@@ -379,17 +385,16 @@ static float softmax(float *s, uint32_t first, uint32_t n, float scale, float so
     return sum;
 }
 
-INLINE void mix_rows(const float *p, size_t p_stride, const int n, uint32_t from, uint32_t tokens, const uint16_t *values, uint32_t dim,
-                     float *out, size_t stride)
-{
+INLINE void mix_rows(const float *p, size_t p_stride, const int n, uint32_t from, uint32_t tokens,
+                     const uint16_t *values, uint32_t dim, float *out, size_t stride) {
     uint32_t d = 0;
     for (; d + 2 * VW <= dim; d += 2 * VW) {
         VF acc[TILE_ROWS][2];
         UNROLL
         for (int i = 0; i < n; i++)
             UNROLL
-            for (int v = 0; v < 2; v++)
-                acc[i][v] = v_loadu(out + i * stride + d + v * VW);
+        for (int v = 0; v < 2; v++)
+            acc[i][v] = v_loadu(out + i * stride + d + v * VW);
         for (uint32_t t = from; t < tokens; t++) {
             VF x0 = v_f16(values + t * dim + d), x1 = v_f16(values + t * dim + d + VW);
             UNROLL
@@ -402,27 +407,38 @@ INLINE void mix_rows(const float *p, size_t p_stride, const int n, uint32_t from
         UNROLL
         for (int i = 0; i < n; i++)
             UNROLL
-            for (int v = 0; v < 2; v++)
-                v_storeu(out + i * stride + d + v * VW, acc[i][v]);
+        for (int v = 0; v < 2; v++)
+            v_storeu(out + i * stride + d + v * VW, acc[i][v]);
     }
     for (; d < dim; d++)
         UNROLL
-        for (int i = 0; i < n; i++)
-            for (uint32_t t = from; t < tokens; t++)
-                out[i * stride + d] = fmaf(p[i * p_stride + t], _cvtsh_ss(values[t * dim + d]), out[i * stride + d]);
+    for (int i = 0; i < n; i++)
+        for (uint32_t t = from; t < tokens; t++)
+            out[i * stride + d] =
+                fmaf(p[i * p_stride + t], _cvtsh_ss(values[t * dim + d]), out[i * stride + d]);
 }
 
-static void mix(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens, const uint16_t *values, uint32_t dim, float *out,
-                size_t stride)
-{
+static void mix(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens,
+                const uint16_t *values, uint32_t dim, float *out, size_t stride) {
     switch (n) {
-    case 1: mix_rows(p, p_stride, 1, from, tokens, values, dim, out, stride); return;
-    case 2: mix_rows(p, p_stride, 2, from, tokens, values, dim, out, stride); return;
+    case 1:
+        mix_rows(p, p_stride, 1, from, tokens, values, dim, out, stride);
+        return;
+    case 2:
+        mix_rows(p, p_stride, 2, from, tokens, values, dim, out, stride);
+        return;
 #if TILE_ROWS > 2
-    case 3: mix_rows(p, p_stride, 3, from, tokens, values, dim, out, stride); return;
-    case 4: mix_rows(p, p_stride, 4, from, tokens, values, dim, out, stride); return;
-    case 5: mix_rows(p, p_stride, 5, from, tokens, values, dim, out, stride); return;
-    default: mix_rows(p, p_stride, 6, from, tokens, values, dim, out, stride);
+    case 3:
+        mix_rows(p, p_stride, 3, from, tokens, values, dim, out, stride);
+        return;
+    case 4:
+        mix_rows(p, p_stride, 4, from, tokens, values, dim, out, stride);
+        return;
+    case 5:
+        mix_rows(p, p_stride, 5, from, tokens, values, dim, out, stride);
+        return;
+    default:
+        mix_rows(p, p_stride, 6, from, tokens, values, dim, out, stride);
 #endif
     }
 }
@@ -430,24 +446,23 @@ static void mix(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint
 /* ---- peaks ---- */
 
 /* Twelve independent chains of one operation; the empty asm keeps the compiler from doing them in its head. */
-#define PEAK_LOOP(T, START, STEP) \
-    do { \
-        T s[12]; \
-        UNROLL \
-        for (int i = 0; i < 12; i++) \
-            s[i] = START; \
-        for (uint64_t n = 0; n < rounds; n++) { \
-            UNROLL \
-            for (int i = 0; i < 12; i++) { \
-                s[i] = STEP; \
+#define PEAK_LOOP(T, START, STEP)                      \
+    do {                                               \
+        T s[12];                                       \
+        UNROLL                                         \
+        for (int i = 0; i < 12; i++)                   \
+            s[i] = START;                              \
+        for (uint64_t n = 0; n < rounds; n++) {        \
+            UNROLL                                     \
+            for (int i = 0; i < 12; i++) {             \
+                s[i] = STEP;                           \
                 __asm__ volatile("" : "+" VREG(s[i])); \
-            } \
-        } \
+            }                                          \
+        }                                              \
     } while (0)
 
 /* *operations says how many were done (a multiply-add is two). */
-static void measure(int what, uint64_t rounds, double *operations)
-{
+static void measure(int what, uint64_t rounds, double *operations) {
     VF x = v_set(1.0f);
     VI y = vi_set8(1);
     __asm__ volatile("" : "+" VREG(x), "+" VREG(y));
@@ -457,8 +472,12 @@ static void measure(int what, uint64_t rounds, double *operations)
         PEAK_LOOP(VF, v_zero(), V_BF16_PEAK(s[i], y, x));
     else
         PEAK_LOOP(VF, v_zero(), v_fma(x, x, s[i]));
-    *operations = (double)rounds * 12 * VW * 2 * (what == MEASURE_INT8 ? 4 : what == MEASURE_BF16 ? V_BF16_PAIRS : 1);
+    *operations = (double)rounds * 12 * VW * 2 *
+                  (what == MEASURE_INT8   ? 4
+                   : what == MEASURE_BF16 ? V_BF16_PAIRS
+                                          : 1);
 }
 
-#define KERNELS(NAME, TEXT) \
-    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, quantise, tile, gate, kv_write, score, softmax, mix, measure}
+#define KERNELS(NAME, TEXT)                                                                     \
+    const struct kernels NAME = {TEXT,     TILE_ROWS, MOST_TILE_PANELS, quantise, tile,   gate, \
+                                 kv_write, score,     softmax,          mix,      measure}
