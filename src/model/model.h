@@ -8,20 +8,25 @@
 #include "model/template.h"
 #include "model/tokenizer.h"
 
+#include <stdatomic.h>
+
 struct model {
     struct gguf *gguf;
     struct traits traits;
     struct model_tensors tensors;
     struct tokenizer *tokenizer;
-    struct template *chat; /* NULL: the file has none */
+    struct template *chat; /* NULL: the file has none that can be used, for the reason chat_error tells */
+    struct error chat_error;
+    atomic_uint references;
 };
 
 int model_open(struct model **out, const char *path, struct error *e);
 struct model *model_ref(struct model *m);
 void model_unref(struct model *m);
 
-/* Render a chat (vars as for template_render, bos_token and eos_token are added here) and encode it. A BOS that the template writes itself is not
- * doubled. Without a template: ERR_UNSUPPORTED. */
+/* Render a chat with the generation prompt and encode it, appending to *out. messages: an array of objects, as OpenAI's API has them (content a string or a list of
+ * text parts); tools: an array or NULL. The caller's strings never become control tokens. A BOS that the template writes itself is not doubled.
+ * Without a usable template: ERR_UNSUPPORTED or what the parser found; a template's own raise_exception: ERR_INVALID. */
 int model_encode_chat(const struct model *m, const struct json *messages, const struct json *tools,
                       struct tokens *out, struct error *e);
 

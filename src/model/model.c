@@ -1,0 +1,145 @@
+/* One model as data: file, traits, tensors, tokenizer and chat template under one reference count. On the request's journey this is where
+ * messages become tokens. */
+#include "model/model.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A template that cannot be parsed does not keep a model from serving completions; model_encode_chat tells what is wrong with it. */
+static void open_template(struct model *m) {
+    struct str source;
+    if (!gguf_str(m->gguf, "tokenizer.chat_template", &source))
+        error_set(&m->chat_error, ERR_UNSUPPORTED,
+                  "the model's file holds no chat template; use completions instead");
+    else if (template_parse(&m->chat, source, &m->chat_error) != 0)
+        error_prefix(&m->chat_error, "the model's chat template: ");
+}
+
+int model_open(struct model **out, const char *path, struct error *e) {
+    int rc;
+    struct model *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (m == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for a model");
+    atomic_init(&m->references, 1);
+    if ((rc = gguf_open(&m->gguf, path, e)) != 0)
+        goto out;
+    if ((rc = traits_read(&m->traits, m->gguf, e)) != 0 ||
+        (rc = traits_tensors(&m->tensors, &m->traits, m->gguf, e)) != 0 ||
+        (rc = tokenizer_create(&m->tokenizer, m->gguf, e)) != 0) {
+        rc = error_prefix(e, "%s: ", path);
+        goto out;
+    }
+    if (tokenizer_vocab(m->tokenizer) > m->traits.vocab) {
+        rc = error_set(e, ERR_CORRUPT, "%s: the tokenizer has %zu tokens, the embedding only %u", path,
+                       tokenizer_vocab(m->tokenizer), m->traits.vocab);
+        goto out;
+    }
+    open_template(m);
+    *out = m;
+    m = NULL;
+out:
+    model_unref(m);
+    return rc;
+}
+
+struct model *model_ref(struct model *m) {
+    atomic_fetch_add_explicit(&m->references, 1, memory_order_relaxed);
+    return m;
+}
+
+void model_unref(struct model *m) {
+    if (m == NULL || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) != 1)
+        return;
+    template_free(m->chat);
+    tokenizer_free(m->tokenizer);
+    free(m->tensors.layer);
+    gguf_close(m->gguf);
+    free(m);
+}
+
+/* ---- chat ---- */
+
+/* Content given as a list of text parts, as one string: what templates that know only strings need. Other parts are refused by the callers. */
+static void write_content(struct buf *b, const struct json *content) {
+    struct buf text = {0};
+    for (size_t i = 0; i < json_count(content); i++) {
+        if (i > 0)
+            buf_byte(&text, '\n');
+        buf_str(&text, json_as_str(json_get(json_at(content, i), "text")));
+    }
+    json_write_str(b, buf_view(&text));
+    b->failed |= text.failed;
+    buf_free(&text);
+}
+
+static void write_message(struct buf *b, const struct json *message) {
+    buf_byte(b, '{');
+    for (void *it = json_first(message); it != NULL; it = json_next(message, it)) {
+        if (it != json_first(message))
+            buf_byte(b, ',');
+        json_write_str(b, json_key(it));
+        buf_byte(b, ':');
+        if (str_is(json_key(it), "content") && json_kind(json_value(it)) == JSON_KIND_ARRAY)
+            write_content(b, json_value(it));
+        else
+            json_write(b, json_value(it));
+    }
+    buf_byte(b, '}');
+}
+
+static void write_token(struct buf *b, const struct model *m, const char *name, token_id id) {
+    buf_printf(b, ",\"%s\":", name);
+    json_write_str(b, id < 0 ? STR("") : tokenizer_piece(m->tokenizer, id, true));
+}
+
+static void write_vars(struct buf *b, const struct model *m, const struct json *messages,
+                       const struct json *tools) {
+    buf_text(b, "{\"messages\":[");
+    for (size_t i = 0; i < json_count(messages); i++) {
+        if (i > 0)
+            buf_byte(b, ',');
+        write_message(b, json_at(messages, i));
+    }
+    buf_text(b, "],\"add_generation_prompt\":true");
+    write_token(b, m, "bos_token", tokenizer_bos(m->tokenizer));
+    write_token(b, m, "eos_token", tokenizer_eos(m->tokenizer));
+    if (json_count(tools) > 0) {
+        buf_text(b, ",\"tools\":");
+        json_write(b, tools);
+    }
+    buf_byte(b, '}');
+}
+
+int model_encode_chat(const struct model *m, const struct json *messages, const struct json *tools,
+                      struct tokens *out, struct error *e) {
+    int rc;
+    struct buf text = {0};
+    struct json *vars = NULL;
+    struct rendered r = {0};
+    if (m->chat == NULL)
+        return error_set(e, m->chat_error.code, "%s", m->chat_error.text);
+    write_vars(&text, m, messages, tools);
+    if (text.failed) {
+        rc = error_set(e, ERR_NO_MEMORY, "no memory for the messages");
+        goto out;
+    }
+    if ((rc = json_parse(&vars, buf_view(&text), e)) != 0 ||
+        (rc = template_render(m->chat, vars, clock_wall_ns(), &r, e)) != 0)
+        goto out;
+    /* The template may write the BOS itself; a second one would put the model off. */
+    struct str bos = tokenizer_piece(m->tokenizer, tokenizer_bos(m->tokenizer), true);
+    bool written = bos.n > 0 && r.segments > 0 && r.segment[0].control && str_starts(r.segment[0].text, bos);
+    if (tokenizer_add_bos(m->tokenizer) && bos.n > 0 && !written &&
+        tokens_push(out, tokenizer_bos(m->tokenizer)) != 0)
+        rc = error_set(e, ERR_NO_MEMORY, "no memory for the tokens");
+    else
+        rc = tokenizer_encode(m->tokenizer, r.segment, r.segments, 0, out, e);
+out:
+    rendered_free(&r);
+    json_free(vars);
+    buf_free(&text);
+    return rc;
+}
