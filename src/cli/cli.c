@@ -11,6 +11,7 @@
 
 const struct command cli_commands[] = {
     /* COMMANDS: one row each, in the order a newcomer meets them */
+    {"template", "render a chat template and show who wrote what", cmd_template},
     {NULL, NULL, NULL},
 };
 
