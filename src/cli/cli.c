@@ -12,6 +12,8 @@
 const struct command cli_commands[] = {
     /* COMMANDS: one row each, in the order a newcomer meets them */
     {"template", "render a chat template and show who wrote what", cmd_template},
+    {"tokenize", "text to token ids and back", cmd_tokenize},
+    {"perplexity", "how well a model predicts a text", cmd_perplexity},
     {NULL, NULL, NULL},
 };
 

@@ -1,0 +1,62 @@
+/* Classes of characters, from utf8proc's tables; ASCII, which is most of all text, from a table of our own. */
+#include "model/unicode.h"
+
+#include <stddef.h>
+#include <utf8proc.h>
+
+static bool is_space(int32_t c) {
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+           c == 0x3000;
+}
+
+static unsigned of_ascii(int32_t c) {
+    if (c >= 'a' && c <= 'z')
+        return UNICODE_LETTER | UNICODE_LOWER;
+    if (c >= 'A' && c <= 'Z')
+        return UNICODE_LETTER | UNICODE_UPPER;
+    if (c >= '0' && c <= '9')
+        return UNICODE_NUMBER;
+    if (is_space(c))
+        return UNICODE_SPACE;
+    if (c < 0x20 || c == 0x7F)
+        return 0;
+    for (const char *symbol = "$+<=>^`|~"; *symbol != 0; symbol++)
+        if (c == *symbol)
+            return UNICODE_SYMBOL;
+    return UNICODE_PUNCTUATION;
+}
+
+unsigned unicode_classes(int32_t c) {
+    static const uint8_t of_category[] = {
+        [UTF8PROC_CATEGORY_LU] = UNICODE_LETTER | UNICODE_UPPER,
+        [UTF8PROC_CATEGORY_LL] = UNICODE_LETTER | UNICODE_LOWER,
+        [UTF8PROC_CATEGORY_LT] = UNICODE_LETTER | UNICODE_UPPER,
+        [UTF8PROC_CATEGORY_LM] = UNICODE_LETTER,
+        [UTF8PROC_CATEGORY_LO] = UNICODE_LETTER,
+        [UTF8PROC_CATEGORY_MN] = UNICODE_MARK,
+        [UTF8PROC_CATEGORY_MC] = UNICODE_MARK,
+        [UTF8PROC_CATEGORY_ME] = UNICODE_MARK,
+        [UTF8PROC_CATEGORY_ND] = UNICODE_NUMBER,
+        [UTF8PROC_CATEGORY_NL] = UNICODE_NUMBER,
+        [UTF8PROC_CATEGORY_NO] = UNICODE_NUMBER,
+        [UTF8PROC_CATEGORY_PC] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_PD] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_PS] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_PE] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_PI] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_PF] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_PO] = UNICODE_PUNCTUATION,
+        [UTF8PROC_CATEGORY_SM] = UNICODE_SYMBOL,
+        [UTF8PROC_CATEGORY_SC] = UNICODE_SYMBOL,
+        [UTF8PROC_CATEGORY_SK] = UNICODE_SYMBOL,
+        [UTF8PROC_CATEGORY_SO] = UNICODE_SYMBOL,
+    };
+    if (c < 0)
+        return 0;
+    if (c < 0x80)
+        return of_ascii(c);
+    size_t category = (size_t)utf8proc_category(c);
+    unsigned classes = category < sizeof of_category ? of_category[category] : 0;
+    return is_space(c) ? classes | UNICODE_SPACE : classes;
+}
