@@ -277,7 +277,7 @@ struct value value_slice(struct render *r, struct value v, const struct value bo
     if (v.kind == UNDEFINED)
         value_fail_undefined(&r->w, v);
     if (v.kind != STRING && v.kind != LIST && v.kind != TUPLE && v.kind != RANGE)
-        return missing(r, v, value_literal(&r->w, "slice"));
+        work_fail(&r->w, ERR_INVALID, "'%s' object is not subscriptable", value_type(v));
     int64_t at[3];
     slice_bounds(&r->w, bound, value_length(&r->w, v), at);
     size_t n = slice_count(at);

@@ -86,7 +86,7 @@ FILTER(filter_safe) {
 
 FILTER(filter_indent) {
     static const struct text four = {.p = "    ", .n = 4};
-    const struct text *s = value_to_text(&r->w, self), *by = &four;
+    const struct text *s = argument_text(&r->w, self, "what indent gets"), *by = &four;
     struct writer o = {.w = &r->w};
     if (a[0].kind == STRING)
         by = a[0].s;
@@ -106,7 +106,6 @@ FILTER(filter_indent) {
 }
 
 FILTER(filter_truncate) {
-    const struct text *s = value_to_text(&r->w, self);
     const struct text *end =
         a[2].kind == UNSET ? text_new(&r->w, "...", 3, false) : argument_text(&r->w, a[2], "truncate's end");
     int64_t length = argument_int(&r->w, a[0], 255, "truncate's length"),
@@ -114,8 +113,10 @@ FILTER(filter_truncate) {
     int64_t kept = length - (int64_t)text_chars(&r->w, end);
     if (kept < 0 || leeway < 0)
         work_fail(&r->w, ERR_INVALID, "truncate expects a length of at least its end's");
-    if ((int64_t)text_chars(&r->w, s) <= length + (leeway < 1000000 ? leeway : 1000000))
-        return value_text(s);
+    int64_t chars = value_length(&r->w, self);
+    if (chars >= 0 && chars - length <= leeway)
+        return self;
+    const struct text *s = argument_text(&r->w, self, "what truncate gets");
     size_t n = text_offset(&r->w, s, (size_t)kept);
     if (!flag(r, a[1]))
         while (n > 0 && memchr(s->p, ' ', n) != NULL && s->p[--n] != ' ')
@@ -140,26 +141,38 @@ FILTER(filter_wordcount) {
     return value_int(words);
 }
 
-static void write_quoted(struct writer *o, const struct text *s, const char *plain) {
+/* query: a part of a query string, where a space is "+" and "/" has no place. */
+static void write_quoted(struct writer *o, struct value v, bool query) {
+    const struct text *s = value_to_text(o->w, v);
     for (size_t i = 0; i < s->n; i++) {
         unsigned char c = (unsigned char)s->p[i];
-        if ((c < 0x80 && isalnum(c)) || (c != 0 && strchr(plain, c) != NULL))
+        if ((c < 0x80 && isalnum(c)) || (c != 0 && strchr(query ? "_.-~" : "_.-~/", c) != NULL))
             writer_part(o, s, i, 1);
+        else if (query && c == ' ')
+            writer_bytes(o, "+", 1, text_caller_at(s, i));
         else
             writer_printf(o, text_caller_at(s, i), "%%%02X", c);
     }
 }
 FILTER(filter_urlencode) {
     struct writer o = {.w = &r->w};
-    if (self.kind != DICT) {
-        write_quoted(&o, value_to_text(&r->w, self), "_.-~/");
+    struct call none = {0};
+    size_t n, parts;
+    if (self.kind == STRING || !value_walkable(self)) {
+        write_quoted(&o, self, false);
         return value_text(writer_done(&o));
     }
-    for (size_t i = 0; i < self.dict->n; i++) {
+    if (self.kind == DICT)
+        self = builtin_call(r, builtin_find(template_dict_methods, STR("items")), self, &none);
+    const struct value *item = value_items(&r->w, self, &n);
+    for (size_t i = 0; i < n; i++) {
+        const struct value *pair = value_items(&r->w, item[i], &parts);
+        if (parts != 2)
+            work_fail(&r->w, ERR_INVALID, "urlencode wants pairs");
         writer_bytes(&o, "&", i > 0, self.caller);
-        write_quoted(&o, value_to_text(&r->w, self.dict->entry[i].key), "_.-~");
+        write_quoted(&o, pair[0], true);
         writer_bytes(&o, "=", 1, self.caller);
-        write_quoted(&o, value_to_text(&r->w, self.dict->entry[i].value), "_.-~");
+        write_quoted(&o, pair[1], true);
     }
     return value_text(writer_done(&o));
 }
@@ -303,18 +316,16 @@ FILTER(filter_round) {
     double f = value_number(self), scale = pow(10, (double)places);
     bool caller = self.caller;
     char text[400];
-    if (*method == 'c' && method[1] == 'o') {
-        if (self.kind != FLOAT && places >= 0)
-            return self;
-        if (places >= 0 && fabs(f) < 1e300) {
-            snprintf(text, sizeof text, "%.*f", (int)(places < 60 ? places : 60), f);
-            f = strtod(text, NULL);
-        } else if (places < 0) {
-            f = nearbyint(f * scale) / scale;
-        }
-        self = self.kind == FLOAT ? value_float(f) : value_int((int64_t)f);
-    } else {
+    if (strcmp(method, "common") != 0) {
         self = value_float((method[0] == 'c' ? ceil(f * scale) : floor(f * scale)) / scale);
+    } else if (self.kind != FLOAT) {
+        int64_t i = value_integer(self);
+        self = value_int(places >= 0 ? i : places < -18 ? 0 : (int64_t)(nearbyint(f * scale) / scale));
+    } else if (places >= 0 && fabs(f) < 1e300) {
+        snprintf(text, sizeof text, "%.*f", (int)(places < 60 ? places : 60), f);
+        self = value_float(strtod(text, NULL));
+    } else if (places < 0) {
+        self = value_float(places < -308 ? 0 : nearbyint(f * scale) / scale);
     }
     self.caller = caller;
     return self;

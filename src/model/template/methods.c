@@ -77,9 +77,7 @@ static struct value split_space(struct parts *p, const struct text *s, int64_t m
         if (at == s->n)
             break;
         if (most >= 0 && (int64_t)p->n >= most) {
-            const struct text *rest =
-                text_strip(&p->r->w, text_part(&p->r->w, s, at, s->n - at), NULL, false, true);
-            parts_add(p, rest, 0, rest->n);
+            parts_add(p, s, at, s->n);
             break;
         }
         size_t from = at;
@@ -105,8 +103,7 @@ static struct value rsplit_space(struct parts *p, const struct text *s, int64_t 
         if (at == 0)
             break;
         if (most >= 0 && (int64_t)p->n >= most) {
-            const struct text *rest = text_strip(&p->r->w, text_part(&p->r->w, s, 0, at), NULL, true, false);
-            parts_add(p, rest, 0, rest->n);
+            parts_add(p, s, 0, at);
             break;
         }
         size_t to = at;

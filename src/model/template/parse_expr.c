@@ -329,12 +329,27 @@ static struct node *parse_postfix(struct parser *p, struct node *n) {
     }
 }
 
+/* The name of a filter or a test: may hold dots, though none that exists here does. */
+static struct str parse_dotted_name(struct parser *p) {
+    struct str name = parser_expect_name(p);
+    if (!parser_is_op(p, OP_DOT))
+        return name;
+    struct writer o = {.w = p->w};
+    writer_bytes(&o, name.p, name.n, false);
+    while (parser_skip_op(p, OP_DOT)) {
+        name = parser_expect_name(p);
+        writer_bytes(&o, ".", 1, false);
+        writer_bytes(&o, name.p, name.n, false);
+    }
+    return text_str(writer_done(&o));
+}
+
 struct node *parse_filters(struct parser *p, struct node *node, bool start) {
     while (start || parser_skip_op(p, OP_PIPE)) {
         struct node *n = parser_node(p, NODE_FILTER);
         start = false;
         n->a = node;
-        n->name = parser_expect_name(p);
+        n->name = parse_dotted_name(p);
         if (parser_is_op(p, OP_OPEN))
             n->arguments = parse_call_arguments(p);
         node = n;
@@ -346,7 +361,7 @@ static struct node *parse_test(struct parser *p, struct node *of) {
     bool negated = parser_skip_name(p, "not");
     struct node *n = parser_node(p, NODE_TEST);
     n->a = of;
-    n->name = parser_expect_name(p);
+    n->name = parse_dotted_name(p);
     uint8_t next = p->at->kind;
     if (parser_is_op(p, OP_OPEN)) {
         n->arguments = parse_call_arguments(p);

@@ -36,6 +36,8 @@ static void repr_string(struct writer *o, const struct text *s) {
     char quote = quotes_double(s) ? '"' : '\'';
     bool edge = s->n > 0 ? text_caller_at(s, 0) : s->caller;
     size_t plain = 0;
+    if (s->markup)
+        writer_bytes(o, "Markup(", 7, edge);
     writer_bytes(o, &quote, 1, edge);
     for (size_t i = 0, n; i < s->n; i += n) {
         int32_t c = utf8_decode((struct str){s->p + i, s->n - i}, &n);
@@ -58,6 +60,8 @@ static void repr_string(struct writer *o, const struct text *s) {
     writer_part(o, s, plain, s->n - plain);
     edge = s->n > 0 ? text_caller_at(s, s->n - 1) : s->caller;
     writer_bytes(o, &quote, 1, edge);
+    if (s->markup)
+        writer_bytes(o, ")", 1, edge);
 }
 
 static void repr_items(struct writer *o, const struct list *l, const char *open, const char *close,

@@ -57,8 +57,6 @@ FILTER(filter_last) {
     size_t n;
     if (self.kind == GENERATOR)
         work_fail(&r->w, ERR_INVALID, "'generator' object is not reversible");
-    if (self.kind == UNDEFINED)
-        value_fail_undefined(&r->w, self);
     const struct value *item = value_items(&r->w, self, &n);
     return n > 0 ? item[n - 1] : value_undefined(NULL);
 }
@@ -307,6 +305,8 @@ static const struct value *named_argument(const struct call *call, const char *n
 
 FILTER(filter_map) {
     size_t n;
+    if (!value_true(&r->w, self))
+        return value_generator(&r->w, NULL, 0);
     const struct value *item = value_items(&r->w, self, &n);
     const struct value *attribute = call->n == 0 ? named_argument(call, "attribute") : NULL;
     const struct value *fallback = attribute ? named_argument(call, "default") : NULL;

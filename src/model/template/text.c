@@ -280,7 +280,17 @@ bool char_is_alpha(int32_t c) {
     return c < 0x80 ? (c | 32) >= 'a' && (c | 32) <= 'z' : in_class(c, "alpha") && !char_is_digit(c);
 }
 bool char_is_printable(int32_t c) {
-    return c < 0x80 ? c >= 32 && c < 127 : in_class(c, "print") && !char_is_space(c) && c != 0xAD;
+    /* Formatting characters (Cf) and private use, which the C library calls printable. */
+    static const int32_t hidden[][2] = {
+        {0xAD, 0xAD},     {0x600, 0x605},   {0x61C, 0x61C},     {0x6DD, 0x6DD},     {0x70F, 0x70F},
+        {0x180E, 0x180E}, {0x200B, 0x200F}, {0x202A, 0x202E},   {0x2060, 0x206F},   {0xE000, 0xF8FF},
+        {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0001, 0xE007F}, {0xF0000, 0x10FFFF}};
+    if (c < 0x80)
+        return c >= 32 && c < 127;
+    for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+        if (c >= hidden[i][0] && c <= hidden[i][1])
+            return false;
+    return in_class(c, "print") && !char_is_space(c);
 }
 
 /* Decimal digits of the scripts in daily use: runs of ten that begin here. */
