@@ -28,15 +28,26 @@ static void decode_row(const struct chip_matrix *w, uint32_t row, float *out) {
     w->format->decode(w->rows + row * w->row_bytes, out, w->inputs / w->format->values);
 }
 
-static double dot(const float *a, const float *b, uint32_t n) {
-    double s[4] = {0};
+/* The same sums in the same order whatever the machine can do, only more of them at a time; the judge need not be slow. (The thread sanitizer
+ * cannot start a program that chooses a function while it is loaded.) */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define CLONES
+#endif
+
+CLONES static double dot(const float *a, const float *b, uint32_t n) {
+    double s[16] = {0};
     uint32_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int j = 0; j < 4; j++)
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++)
             s[j] += (double)a[i + j] * b[i + j];
     for (; i < n; i++)
         s[0] += (double)a[i] * b[i];
-    return s[0] + s[1] + (s[2] + s[3]);
+    for (int width = 8; width > 0; width /= 2)
+        for (int j = 0; j < width; j++)
+            s[j] += s[j + width];
+    return s[0];
 }
 
 static void linear_work(void *context, uint32_t thread) {
