@@ -19,11 +19,16 @@
 
 /* Budgets. A template comes with a model file and is hostile; messages come from anybody. */
 enum {
-    TEMPLATE_MOST_SOURCE = 1 << 20,  /* bytes of template */
-    TEMPLATE_MOST_OUTPUT = 16 << 20, /* bytes of rendered text */
+    TEMPLATE_MOST_SOURCE = 1 << 20,             /* bytes of template */
+    TEMPLATE_MOST_OUTPUT = 16 << 20,            /* bytes of rendered text */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* smaller, so that a fuzzer tries more instead of waiting */
+    TEMPLATE_MOST_MEMORY = 16 << 20,
+    TEMPLATE_MOST_STEPS = 30 * 1000,
+#else
     TEMPLATE_MOST_MEMORY = 256 << 20,
     TEMPLATE_MOST_STEPS =
-        20 * 1000 * 1000,        /* nodes evaluated, and 64 bytes of text or 4 items count as one more */
+        20 * 1000 * 1000, /* nodes evaluated; 64 bytes of text or 4 items count as one more */
+#endif
     TEMPLATE_MOST_NESTING = 200, /* of the source: brackets, blocks, operators */
     TEMPLATE_MOST_DEPTH = 1000,  /* of the evaluation: nested nodes over all macro calls, nested values */
     TEMPLATE_MOST_RANGE = 100000 /* as the sandbox of jinja2 */
@@ -329,7 +334,8 @@ const struct text *writer_done(struct writer *o);
 /* Everything becomes the caller's when the caller decided where it was cut. */
 const struct text *text_as_caller(struct work *w, const struct text *s);
 
-bool char_is_space(int32_t c); /* str.isspace of Python */
+bool text_is_number(struct str s); /* one or more ASCII digits */
+bool char_is_space(int32_t c);     /* str.isspace of Python */
 enum char_case { CASE_LOWER, CASE_UPPER, CASE_TITLE };
 /* Up to three code points; returns how many. */
 size_t char_map(int32_t c, enum char_case to, int32_t out[3]);

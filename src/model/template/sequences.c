@@ -25,7 +25,7 @@ static struct value by_path(struct render *r, struct value item, struct value by
         size_t dot = str_find(text_str(by.s), STR("."), at), end = dot == SIZE_MAX ? by.s->n : dot;
         const struct text *part = text_part(&r->w, by.s, at, end - at);
         struct value key = value_text(part);
-        if (part->n > 0 && part->n < 10 && strspn(part->p, "0123456789") >= part->n) {
+        if (part->n < 10 && text_is_number(text_str(part))) {
             key = value_int(0);
             for (size_t i = 0; i < part->n; i++)
                 key.i = key.i * 10 + part->p[i] - '0';

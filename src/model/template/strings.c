@@ -352,7 +352,7 @@ static struct value format_field(struct render *r, const struct call *call, cons
     while (first < n && p[first] != '.' && p[first] != '[')
         first++;
     struct value v = {.kind = UNSET};
-    bool number = first > 0 && strspn(p, "0123456789") >= first;
+    bool number = text_is_number((struct str){p, first});
     if (first == 0 || number) {
         if ((first == 0) == (*next < 0))
             work_fail(&r->w, ERR_INVALID, "cannot switch between automatic and manual field numbering");

@@ -117,6 +117,13 @@ const struct text *text_strip(struct work *w, const struct text *s, const struct
     return chars != NULL && text_caller_any(chars, 0, chars->n) ? text_as_caller(w, s) : s;
 }
 
+bool text_is_number(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] < '0' || s.p[i] > '9')
+            return false;
+    return s.n > 0;
+}
+
 /* ---- writer ---- */
 
 static void writer_grow(struct writer *o, size_t n) {

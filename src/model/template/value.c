@@ -28,6 +28,8 @@ struct value value_literal(struct work *w, const char *c_string) {
 
 struct value value_list(struct work *w, enum kind kind, struct value *item, size_t n) {
     struct list *l = work_alloc(w, 1, sizeof *l);
+    if (item == NULL)
+        item = work_alloc(w, 0, sizeof *item);
     *l = (struct list){.item = item, .n = n};
     return (struct value){.kind = (uint8_t)kind, .list = l};
 }
