@@ -242,7 +242,6 @@ static void next_request(struct exchange *c) {
         buf_free(&ahead);
     } else {
         buf_free(&c->head);
-        c->head.limit = c->http->options.max_header;
     }
     if (c->eof && !c->dead)
         at_eof(c);
@@ -357,16 +356,25 @@ void connection_event(struct exchange *c, uint32_t ready) {
 
 static void tell_taken(struct exchange *c) {
     uint64_t mark = 0;
+    if (c->marks == 0)
+        return;
     while (c->marks_from < c->marks && c->mark[c->marks_from].end <= c->out_taken)
         mark = c->mark[c->marks_from++].mark;
-    if (c->marks_from == c->marks)
-        c->marks_from = c->marks = 0;
+    if (c->marks_from == c->marks || c->marks_from >= 256) {
+        c->marks -= c->marks_from;
+        memmove(c->mark, c->mark + c->marks_from, c->marks * sizeof *c->mark);
+        c->marks_from = 0;
+    }
     if (mark != 0)
         c->http->handler->on_taken(c->http->context, c, mark);
 }
 
 void connection_flush(struct exchange *c) {
     bool moved = false;
+    if (c->out.failed) { /* no memory, or exchange_abort */
+        connection_close(c);
+        return;
+    }
     while (!c->dead && c->out.n > c->out_from) {
         ssize_t n = send(c->fd, c->out.p + c->out_from, c->out.n - c->out_from, MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -390,10 +398,6 @@ void connection_flush(struct exchange *c) {
     }
     if (moved && c->active)
         tell_taken(c); /* may write more, which comes back here */
-    if (c->out.failed) {
-        connection_close(c);
-        return;
-    }
     if (c->finished && c->out.n == 0 && !c->lingering)
         after_response(c);
     if (!c->dead)
@@ -445,7 +449,8 @@ void exchange_respond(struct exchange *x, int status, const char *type, struct s
     const char *reason = http_status_str((enum http_status)status);
     x->responded = true;
     x->length_left = length;
-    x->closing = x->closing || x->http->draining;
+    /* An answer in the middle of a body that is too long: the rest is not worth reading. */
+    x->closing = x->closing || x->http->draining || (!x->read_all && x->body_read > 0);
     buf_printf(&x->out, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n", status, reason, x->http->date,
                type);
     if (length >= 0)

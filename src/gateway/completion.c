@@ -1,0 +1,295 @@
+/* The first half of a completion's life: receive, prepare, admit, submit. delivery.c is the other. All of it is the loop's thread, but for
+ * completion_prepare. */
+#include "gateway/completion.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PROBS_WINDOW = 16, /* logprobs are long: fewer tokens ahead */
+    LEAST_ANSWER = 16  /* tokens; for less, too little credit is too little */
+};
+
+/* ---- receive ------------------------------------------------------------------------------------------------------ */
+
+static void link_live(struct completion *c) {
+    struct gateway *g = c->gateway;
+    c->next = g->live;
+    c->link = &g->live;
+    if (g->live != NULL)
+        g->live->link = &c->next;
+    g->live = c;
+}
+
+void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
+                        const struct identity *who, bool chat) {
+    struct error e = {0};
+    struct completion *c = NULL;
+    uint8_t random[12];
+    if (g->drain_until != 0)
+        error_set(&e, ERR_UNAVAILABLE, "the server is shutting down");
+    else if (head->length > GATEWAY_MAX_BODY)
+        error_set(&e, ERR_TOO_LARGE, "the body may have %d bytes at most", GATEWAY_MAX_BODY);
+    else if ((c = calloc(1, sizeof *c)) == NULL)
+        error_set(&e, ERR_NO_MEMORY, "no memory for the request");
+    if (c == NULL) {
+        respond_error(g, x, &e);
+        return;
+    }
+    c->gateway = g;
+    c->x = x;
+    c->dialect = chat ? &openai_chat : &openai_completion;
+    c->who = *who;
+    c->body.limit = GATEWAY_MAX_BODY;
+    c->created = clock_wall_ns() / 1000000000;
+    random_bytes(random, sizeof random);
+    size_t n = (size_t)snprintf(c->id, sizeof c->id, "%s", c->dialect->id_prefix);
+    for (size_t i = 0; i < sizeof random; i++)
+        n += (size_t)snprintf(c->id + n, sizeof c->id - n, "%02x", random[i]);
+    link_live(c);
+    exchange_set_user(x, c);
+}
+
+/* The request ends with an error: as a status while that is possible, else as the stream's last event. */
+void completion_fail(struct completion *c, const struct error *e) {
+    struct gateway *g = c->gateway;
+    if (c->failed || c->ended)
+        return;
+    c->failed = true;
+    for (uint32_t i = 0; i < c->choices; i++)
+        if (c->choice[i].sequence != NULL && !c->choice[i].finished)
+            engine_cancel(g->engine, c->choice[i].sequence);
+    if (c->x == NULL)
+        return;
+    if (!exchange_responded(c->x)) {
+        respond_error(g, c->x, e);
+        return;
+    }
+    c->dialect->write_error(c, e);
+    completion_emit(c, &c->choice[0], 0);
+    c->ended = true;
+    completion_pump(c);
+}
+
+void completion_body(struct completion *c, struct str piece) {
+    struct error e;
+    buf_str(&c->body, piece);
+    if (c->body.failed && !c->failed) {
+        error_set(&e, ERR_TOO_LARGE, "the body may have %d bytes at most", GATEWAY_MAX_BODY);
+        completion_fail(c, &e);
+    }
+}
+
+void completion_body_end(struct completion *c) {
+    if (c->failed)
+        return;
+    c->preparing = true;
+    if (c->body.n > GATEWAY_INLINE_BODY) {
+        worker_put(c->gateway->worker, c);
+        return;
+    }
+    completion_prepare(c);
+    completion_prepared(c);
+}
+
+/* ---- prepare ------------------------------------------------------------------------------------------------------ */
+
+static int check_ids(const struct completion *c, struct error *e) {
+    size_t vocab = tokenizer_vocab(c->model->tokenizer);
+    const struct sampling *s = &c->ask.sampling;
+    for (size_t i = 0; i < s->biases; i++)
+        if ((size_t)s->bias[i].id >= vocab)
+            return error_param(e, ERR_INVALID, "logit_bias", "the model has no token %d", s->bias[i].id);
+    for (size_t i = 0; i < c->ask.prompts && !c->ask.chat; i++)
+        for (size_t k = 0; k < json_count(c->ask.prompt[i].ids); k++)
+            if ((size_t)json_as_int(json_at(c->ask.prompt[i].ids, k)) >= vocab)
+                return error_param(e, ERR_INVALID, "prompt", "the model has no token %lld",
+                                   (long long)json_as_int(json_at(c->ask.prompt[i].ids, k)));
+    return 0;
+}
+
+static int encode_prompt(struct completion *c, size_t i, struct error *e) {
+    struct tokens *to = &c->prompt[i];
+    if (c->ask.chat) {
+        int rc = model_encode_chat(c->model, c->ask.messages, NULL, to, e);
+        if (rc == ERR_INVALID && e->param[0] == 0)
+            snprintf(e->param, sizeof e->param, "messages");
+        return rc;
+    }
+    const struct ask_prompt *p = &c->ask.prompt[i];
+    struct segment text = {p->text, false};
+    if (p->ids == NULL)
+        return tokenizer_encode(c->model->tokenizer, &text, 1, TOKENIZER_ADD_SPECIAL, to, e);
+    for (size_t k = 0; k < json_count(p->ids); k++)
+        if (tokens_push(to, (token_id)json_as_int(json_at(p->ids, k))) != 0)
+            return error_set(e, ERR_NO_MEMORY, "no memory for the prompt");
+    return 0;
+}
+
+/* The longest prompt and its answer must fit the model's context. */
+static int fit_context(struct completion *c, size_t longest, struct error *e) {
+    const char *param = c->ask.chat ? "messages" : "prompt";
+    uint32_t context = engine_model_context(c->gateway->engine, c->ask.model);
+    if (longest >= context)
+        return error_param(e, ERR_INVALID, param,
+                           "the prompt has %zu tokens, and the model's context holds %u with the answer",
+                           longest, context);
+    if (c->ask.max_tokens > context - longest)
+        return error_param(
+            e, ERR_INVALID, "max_tokens",
+            "the prompt's %zu tokens and the %u asked for are more than the model's context of %u", longest,
+            c->ask.max_tokens, context);
+    c->max_tokens = c->ask.max_tokens != 0 ? c->ask.max_tokens : context - (uint32_t)longest;
+    return 0;
+}
+
+static int prepare(struct completion *c, struct error *e) {
+    struct engine *engine = c->gateway->engine;
+    size_t longest = 0;
+    int rc = c->dialect->parse(&c->ask, buf_view(&c->body), e);
+    buf_free(&c->body);
+    if (rc != 0)
+        return rc;
+    struct str name = c->ask.model;
+    c->model = engine_model(engine, name);
+    if (c->model == NULL)
+        return error_param(e, ERR_NOT_FOUND, "model", "the model '%.*s' does not exist",
+                           (int)(name.n < 200 ? name.n : 200), name.p);
+    if (engine_model_failed(engine, name, e))
+        return e->code = ERR_UNAVAILABLE;
+    c->prompt = calloc(c->ask.prompts, sizeof *c->prompt);
+    if (c->prompt == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the request");
+    rc = check_ids(c, e);
+    for (size_t i = 0; i < c->ask.prompts && rc == 0; i++) {
+        rc = encode_prompt(c, i, e);
+        if (rc == 0 && c->prompt[i].n == 0)
+            rc = error_param(e, ERR_INVALID, "prompt", "a prompt is empty");
+        c->prompt_tokens += c->prompt[i].n;
+        longest = c->prompt[i].n > longest ? c->prompt[i].n : longest;
+    }
+    return rc != 0 ? rc : fit_context(c, longest, e);
+}
+
+void completion_prepare(struct completion *c) {
+    c->prepared = prepare(c, &c->error);
+}
+
+/* ---- admit and submit --------------------------------------------------------------------------------------------- */
+
+static void on_engine_event(void *context, const struct engine_event *event) {
+    struct choice *ch = context;
+    struct gateway *g = ch->completion->gateway;
+    if (inbox_put(&g->inbox, ch, event))
+        http_wake(g->http);
+}
+
+/* A hold for the worst case. A caller who set no limit gets the longest answer that its credit covers. */
+static int admit(struct completion *c, struct error *e) {
+    struct admission a = {.who = &c->who, .model = c->ask.model, .prompt_tokens = c->prompt_tokens};
+    snprintf(a.request_id, sizeof a.request_id, "%s", c->id);
+    for (;;) {
+        a.max_completion_tokens = (uint64_t)c->max_tokens * c->choices;
+        int rc = cloud_admit(c->gateway->cloud, &a, &c->hold, e);
+        if (rc != ERR_CREDIT || c->ask.max_tokens != 0 || c->max_tokens / 2 < LEAST_ANSWER)
+            return rc;
+        c->max_tokens /= 2;
+    }
+}
+
+static int submit(struct completion *c, struct choice *ch, struct error *e) {
+    const struct tokens *prompt = &c->prompt[ch->prompt];
+    struct sampling sampling = c->ask.sampling;
+    if (!c->ask.seeded)
+        random_bytes(&sampling.seed, sizeof sampling.seed);
+    else
+        sampling.seed += ch->index;
+    struct engine_request r = {
+        .model = c->ask.model,
+        .account = c->who.account,
+        .weight = c->who.weight,
+        .prompt = prompt->id,
+        .prompt_tokens = prompt->n,
+        .max_tokens = c->max_tokens,
+        .sampling = sampling,
+        .stop = c->ask.stop,
+        .stops = c->ask.stops,
+        .ignore_eos = c->ask.ignore_eos,
+        .want_logprobs = c->ask.logprobs,
+        .top_logprobs = c->ask.top_logprobs,
+        .prompt_logprobs = c->ask.echo && c->ask.logprobs,
+        .window = !c->ask.stream    ? 0
+                  : c->ask.logprobs ? PROBS_WINDOW
+                                    : GATEWAY_WINDOW,
+        .on_event = on_engine_event,
+        .context = ch,
+    };
+    int rc = engine_submit(c->gateway->engine, &r, &ch->sequence, e);
+    if (rc != 0) {
+        ch->sequence = NULL;
+        return rc;
+    }
+    c->running++;
+    c->metrics->waiting++;
+    return 0;
+}
+
+void choice_add_piece(struct choice *ch, uint32_t tokens) {
+    if (ch->pieces == ch->pieces_capacity) {
+        size_t more = ch->pieces_capacity ? 2 * ch->pieces_capacity : 64;
+        struct piece *grown = realloc(ch->piece, more * sizeof *grown);
+        if (grown == NULL)
+            return; /* the last piece's tokens count with the choice's end */
+        ch->piece = grown;
+        ch->pieces_capacity = more;
+    }
+    ch->piece[ch->pieces++] = (struct piece){ch->text.n, tokens};
+}
+
+static int start(struct completion *c, struct error *e) {
+    c->choices = (uint32_t)c->ask.prompts * c->ask.n;
+    c->metrics = metrics_model(&c->gateway->metrics, c->ask.model);
+    c->choice = calloc(c->choices, sizeof *c->choice);
+    if (c->choice == NULL || c->metrics == NULL) {
+        c->choices = 0;
+        return error_set(e, ERR_NO_MEMORY, "no memory for the request");
+    }
+    int rc = admit(c, e);
+    for (uint32_t i = 0; i < c->choices && rc == 0; i++) {
+        struct choice *ch = &c->choice[i];
+        ch->completion = c;
+        ch->index = i;
+        ch->prompt = i / c->ask.n;
+        if (c->ask.echo && !c->ask.stream) {
+            completion_prompt_text(ch, &ch->text);
+            choice_add_piece(ch, 0);
+        }
+        rc = submit(c, ch, e);
+    }
+    return rc;
+}
+
+void completion_prepared(struct completion *c) {
+    c->preparing = false;
+    if (c->closed) {
+        completion_end(c);
+        return;
+    }
+    int rc = c->prepared != 0 ? c->prepared : start(c, &c->error);
+    if (rc != 0)
+        completion_fail(c, &c->error);
+}
+
+void completion_prompt_text(const struct choice *ch, struct buf *out) {
+    const struct completion *c = ch->completion;
+    const struct ask_prompt *p = &c->ask.prompt[ch->prompt];
+    if (p->ids == NULL)
+        buf_str(out, p->text);
+    else
+        tokenizer_decode(c->model->tokenizer, c->prompt[ch->prompt].id, c->prompt[ch->prompt].n, false, out);
+}

@@ -1,0 +1,311 @@
+/* The second half of a completion's life: what the engine gives becomes bytes, bytes are sent as far as the books allow, what the socket has taken is what
+ * the books are told, and the end is settled. Here the two journeys meet.
+ *
+ * A token's bytes leave only when the books allow (cloud_may_send), so that a crash loses at most 32 tokens of billing; each token of the response has
+ * bytes of its own (an emission), so that any limit can be met exactly. The engine runs ahead of a slow socket by a window and no more. */
+#include "gateway/completion.h"
+
+#include "base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PENDING = 16 << 10 /* bytes given to a socket ahead of its taking them */ };
+
+/* ---- bytes -------------------------------------------------------------------------------------------------------- */
+
+static bool grow_emissions(struct completion *c, uint32_t by) {
+    if (c->emissions + by <= c->capacity)
+        return true;
+    size_t more = 2 * c->capacity + by + 16;
+    struct emission *grown = realloc(c->emission, more * sizeof *grown);
+    if (grown == NULL)
+        return false;
+    c->emission = grown;
+    c->capacity = more;
+    return true;
+}
+
+void completion_emit(struct completion *c, struct choice *ch, uint32_t tokens) {
+    uint64_t end = c->out_base + c->out.n;
+    uint64_t begin = c->emissions > 0 ? c->emission[c->emissions - 1].end : c->written;
+    uint32_t slices = tokens > 0 ? tokens : 1;
+    if (c->out.failed || !grow_emissions(c, slices)) {
+        c->out.failed = true;
+        return;
+    }
+    for (uint32_t i = 1; i <= slices; i++) {
+        ch->emitted += tokens > 0;
+        c->total += tokens > 0;
+        c->emission[c->emissions++] = (struct emission){.end = begin + (end - begin) * i / slices,
+                                                        .total = c->total,
+                                                        .choice = ch->index,
+                                                        .tokens = ch->emitted};
+    }
+}
+
+/* Forget what lies behind, now and then: a stream may last for hours with a slow client. */
+static void drop_written(struct completion *c) {
+    size_t gone = (size_t)(c->written - c->out_base);
+    if (gone == c->out.n) {
+        c->out_base = c->written;
+        buf_clear(&c->out);
+    } else if (gone > PENDING) {
+        memmove(c->out.p, c->out.p + gone, c->out.n - gone);
+        c->out.n -= gone;
+        c->out_base = c->written;
+    }
+    if (c->emissions_taken < c->emissions && c->emissions_taken < 1024)
+        return;
+    c->emissions -= c->emissions_taken;
+    memmove(c->emission, c->emission + c->emissions_taken, c->emissions * sizeof *c->emission);
+    c->emission_base += c->emissions_taken;
+    c->emissions_written -= c->emissions_taken;
+    c->emissions_taken = 0;
+}
+
+void completion_pump(struct completion *c) {
+    if (c->x == NULL || c->finished || c->hold == NULL)
+        return;
+    if (c->out.failed) { /* no memory for the answer */
+        completion_abort(c);
+        return;
+    }
+    uint64_t may = cloud_may_send(c->hold);
+    while (c->emissions_written < c->emissions && exchange_pending(c->x) < PENDING) {
+        const struct emission *m = &c->emission[c->emissions_written];
+        if (m->total > may)
+            return; /* gateway_durable calls again */
+        struct str bytes = {c->out.p + (c->written - c->out_base), m->end - c->written};
+        exchange_write(c->x, bytes, c->emission_base + ++c->emissions_written);
+        c->written = m->end;
+    }
+    if (c->ended && c->emissions_written == c->emissions) {
+        c->finished = true;
+        exchange_finish(c->x);
+    }
+}
+
+uint64_t completion_cached(const struct completion *c) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < c->choices; i += c->ask.n) /* a prompt counts once, whatever n is */
+        n += c->choice[i].cached_tokens;
+    return n < c->prompt_tokens ? n : c->prompt_tokens;
+}
+
+/* The engine may go on by what the socket took, and by what is not in any bytes yet (half a character, the beginning of a stop string): else it
+ * would wait for us while we wait for it. */
+static void acknowledge(struct choice *ch) {
+    uint32_t n = ch->taken + (ch->tokens - ch->emitted);
+    if (n <= ch->acked || ch->finished)
+        return;
+    ch->acked = n;
+    engine_ack(ch->completion->gateway->engine, ch->sequence, n);
+}
+
+void completion_taken(struct completion *c, uint64_t mark) {
+    size_t upto = (size_t)(mark - c->emission_base);
+    for (; c->emissions_taken < upto; c->emissions_taken++) {
+        const struct emission *m = &c->emission[c->emissions_taken];
+        struct choice *ch = &c->choice[m->choice];
+        ch->taken = m->tokens;
+        c->taken = m->total;
+        acknowledge(ch);
+    }
+    if (c->taken > 0)
+        cloud_sent(c->hold, c->taken, completion_cached(c));
+    drop_written(c);
+    completion_pump(c);
+}
+
+/* ---- the engine's events ------------------------------------------------------------------------------------------ */
+
+static void count_finish(struct choice *ch, const struct engine_event *event) {
+    struct model_metrics *m = ch->completion->metrics;
+    *(ch->seen ? &m->running : &m->waiting) -= 1;
+    m->finished[event->reason]++;
+    m->prompt_tokens += event->prompt_tokens;
+    m->cached_tokens += event->cached_tokens;
+    m->generation_tokens += ch->tokens;
+    if (event->reason == FINISH_FAILED || ch->tokens == 0)
+        return;
+    histogram_see_ns(&m->first_token, event->first_token_ns);
+    histogram_see_ns(&m->latency, event->total_ns);
+    histogram_see_ns(&m->queue, event->queued_ns);
+    if (ch->tokens > 1)
+        histogram_see_ns(&m->per_token, (event->total_ns - event->first_token_ns) / (ch->tokens - 1));
+}
+
+static void see_event(struct choice *ch, const struct engine_event *event) {
+    struct completion *c = ch->completion;
+    ch->tokens += event->tokens;
+    if (event->cached_tokens > 0)
+        ch->cached_tokens = event->cached_tokens;
+    if (event->tokens > 0 && !ch->seen) {
+        ch->seen = true;
+        c->metrics->waiting--;
+        c->metrics->running++;
+    }
+    if (event->kind != EVENT_FINISH)
+        return;
+    ch->finished = true;
+    ch->reason = event->reason;
+    ch->prompt_tokens = event->prompt_tokens;
+    ch->chip_ns = event->chip_ns;
+    ch->first_token_ns = event->first_token_ns;
+    ch->total_ns = event->total_ns;
+    c->running--;
+    count_finish(ch, event);
+}
+
+static void stream_event(struct choice *ch, bool last) {
+    struct completion *c = ch->completion;
+    bool first = !exchange_responded(c->x);
+    if (first) {
+        c->gateway->metrics.status[2]++;
+        exchange_respond(c->x, 200, "text/event-stream; charset=utf-8", STR("Cache-Control: no-cache\r\n"),
+                         -1);
+    }
+    if (ch->text.n > 0 || first) {
+        /* Tokens whose text is still held back are not in these bytes; their logprobs would be. */
+        uint32_t tokens = ch->text.n > 0 || c->ask.logprobs ? ch->tokens - ch->emitted : 0;
+        c->dialect->write_text(ch);
+        completion_emit(c, ch, tokens);
+    }
+    if (last) {
+        c->dialect->write_finish(ch);
+        completion_emit(c, ch, ch->tokens - ch->emitted);
+    }
+    acknowledge(ch);
+    if (c->running > 0)
+        return;
+    c->dialect->write_end(c);
+    completion_emit(c, ch, 0);
+    c->ended = true;
+}
+
+static void whole_event(struct choice *ch, uint32_t tokens) {
+    struct completion *c = ch->completion;
+    if (tokens > 0)
+        choice_add_piece(ch, tokens);
+    if (c->running > 0)
+        return;
+    c->dialect->write_body(c);
+    if (c->out.failed)
+        return;
+    c->gateway->metrics.status[2]++;
+    exchange_respond(c->x, 200, "application/json", STR(""), (int64_t)c->out.n);
+    c->ended = true;
+}
+
+/* Sequences that ended without an answer: why. */
+static void fail_by(struct completion *c, const struct engine_event *event) {
+    struct error e = {0};
+    if (event->reason == FINISH_CANCELLED)
+        error_set(&e, ERR_UNAVAILABLE, "the server is shutting down");
+    else if (event->error != NULL)
+        e = *event->error;
+    else
+        error_set(&e, ERR_INTERNAL, "the model failed");
+    completion_fail(c, &e);
+}
+
+void completion_event(struct choice *ch, const struct engine_event *event) {
+    struct completion *c = ch->completion;
+    bool last = event->kind == EVENT_FINISH;
+    if (event->kind == EVENT_PROMPT) {
+        if (!c->closed && !c->failed && event->logprob != NULL)
+            c->dialect->see_logprobs(ch, event->logprob, event->tokens, true);
+        return;
+    }
+    see_event(ch, event);
+    if (c->closed && c->running == 0) {
+        completion_end(c);
+        return;
+    }
+    if (c->closed || c->failed)
+        return;
+    if (last && (event->reason == FINISH_FAILED || event->reason == FINISH_CANCELLED)) {
+        fail_by(c, event);
+        return;
+    }
+    buf_str(&ch->text, event->text);
+    if (event->tokens > 0 && event->logprob != NULL)
+        c->dialect->see_logprobs(ch, event->logprob, event->tokens, false);
+    if (c->ask.stream)
+        stream_event(ch, last);
+    else
+        whole_event(ch, event->tokens);
+    completion_pump(c);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------------ */
+
+struct completion *completion_next(const struct completion *c) {
+    return c->next;
+}
+
+void completion_abort(struct completion *c) {
+    if (c->x != NULL)
+        exchange_abort(c->x);
+}
+
+void completion_broken(struct completion *c) {
+    c->failed = true;
+}
+
+void completion_closed(struct completion *c, bool complete) {
+    c->x = NULL;
+    c->closed = true;
+    c->complete = complete;
+    for (uint32_t i = 0; i < c->choices; i++)
+        if (c->choice[i].sequence != NULL && !c->choice[i].finished)
+            engine_cancel(c->gateway->engine, c->choice[i].sequence);
+    if (!c->preparing && c->running == 0)
+        completion_end(c);
+}
+
+static void settle(struct completion *c) {
+    struct settlement s = {.completion_tokens = c->taken, .cached_tokens = completion_cached(c)};
+    s.outcome = c->failed ? OUTCOME_FAILED : c->complete ? OUTCOME_DONE : OUTCOME_CANCELLED;
+    s.delivered = c->taken > 0 || s.outcome == OUTCOME_DONE;
+    for (uint32_t i = 0; i < c->choices; i++) {
+        const struct choice *ch = &c->choice[i];
+        s.chip_ns += ch->chip_ns;
+        if (ch->first_token_ns > 0 && (s.first_token_ns == 0 || ch->first_token_ns < s.first_token_ns))
+            s.first_token_ns = ch->first_token_ns;
+        if (ch->total_ns > s.total_ns)
+            s.total_ns = ch->total_ns;
+    }
+    cloud_settle(c->hold, &s, NULL);
+}
+
+static void free_choice(struct choice *ch) {
+    if (ch->sequence != NULL)
+        engine_release(ch->completion->gateway->engine, ch->sequence);
+    buf_free(&ch->text);
+    buf_free(&ch->probs.tokens);
+    buf_free(&ch->probs.values);
+    buf_free(&ch->probs.tops);
+    buf_free(&ch->probs.offsets);
+    free(ch->piece);
+}
+
+void completion_end(struct completion *c) {
+    if (c->hold != NULL)
+        settle(c);
+    for (uint32_t i = 0; i < c->choices; i++)
+        free_choice(&c->choice[i]);
+    for (size_t i = 0; i < c->ask.prompts && c->prompt != NULL; i++)
+        tokens_free(&c->prompt[i]);
+    free(c->prompt);
+    free(c->choice);
+    free(c->emission);
+    buf_free(&c->body);
+    buf_free(&c->out);
+    ask_free(&c->ask);
+    *c->link = c->next;
+    if (c->next != NULL)
+        c->next->link = c->link;
+    free(c);
+}

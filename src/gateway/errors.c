@@ -1,0 +1,99 @@
+/* Errors as OpenAI's clients expect them: one object, with the parameter's name, behind the right status. */
+#include "gateway/inner.h"
+
+#include "base/json.h"
+
+#include <string.h>
+
+struct kind {
+    enum err code;
+    int status;
+    const char *type, *name;
+};
+
+static const struct kind kinds[] = {
+    {ERR_INVALID, 400, "invalid_request_error", NULL},
+    {ERR_UNSUPPORTED, 400, "invalid_request_error", "unsupported"},
+    {ERR_AUTH, 401, "invalid_request_error", "invalid_api_key"},
+    {ERR_CREDIT, 402, "insufficient_quota", "insufficient_quota"},
+    {ERR_DENIED, 403, "permission_error", "denied"},
+    {ERR_NOT_FOUND, 404, "invalid_request_error", "not_found"},
+    {ERR_CONFLICT, 409, "invalid_request_error", "conflict"},
+    {ERR_TOO_LARGE, 413, "invalid_request_error", "too_large"},
+    {ERR_BUSY, 429, "rate_limit_error", "rate_limit_exceeded"},
+    {ERR_UNAVAILABLE, 503, "service_unavailable_error", "unavailable"},
+    {ERR_NO_MEMORY, 503, "service_unavailable_error", "overloaded"},
+    {ERR_INTERNAL, 500, "server_error", "internal_error"}, /* last: everything else */
+};
+
+static const struct kind *kind_of(enum err code) {
+    size_t last = sizeof kinds / sizeof *kinds - 1;
+    for (size_t i = 0; i < last; i++)
+        if (kinds[i].code == code)
+            return &kinds[i];
+    return &kinds[last];
+}
+
+int error_status(enum err code) {
+    return kind_of(code)->status;
+}
+
+static void write_object(struct buf *out, const char *type, const char *code, const char *param,
+                         const char *text) {
+    buf_text(out, "{\"error\":{\"message\":");
+    json_write_text(out, text);
+    buf_text(out, ",\"type\":");
+    json_write_text(out, type);
+    buf_text(out, ",\"param\":");
+    if (param != NULL && param[0] != 0)
+        json_write_text(out, param);
+    else
+        buf_text(out, "null");
+    buf_text(out, ",\"code\":");
+    if (code != NULL)
+        json_write_text(out, code);
+    else
+        buf_text(out, "null");
+    buf_text(out, "}}");
+}
+
+void error_write_json(struct buf *out, const struct error *e) {
+    const struct kind *k = kind_of(e->code);
+    const char *code = k->name;
+    if (e->code == ERR_NOT_FOUND && strcmp(e->param, "model") == 0)
+        code = "model_not_found";
+    write_object(out, k->type, code, e->param, e->text);
+}
+
+static void respond(struct gateway *g, struct exchange *x, int status, const char *type, struct str headers,
+                    struct str body) {
+    g->metrics.status[status / 100]++;
+    exchange_respond(x, status, type, headers, (int64_t)body.n);
+    exchange_write(x, body, 0);
+    exchange_finish(x);
+}
+
+void respond_json(struct gateway *g, struct exchange *x, int status, struct str body) {
+    respond(g, x, status, "application/json", STR(""), body);
+}
+
+void respond_error(struct gateway *g, struct exchange *x, const struct error *e) {
+    struct buf body = {0}, headers = {0};
+    int status = error_status(e->code);
+    error_write_json(&body, e);
+    if (status == 401)
+        buf_text(&headers, "WWW-Authenticate: Bearer realm=\"unkai\"\r\n");
+    if (status == 429)
+        buf_printf(&headers, "Retry-After: %u\r\n", engine_retry_after(g->engine));
+    respond(g, x, status, "application/json", buf_view(&headers), buf_view(&body));
+    buf_free(&body);
+    buf_free(&headers);
+}
+
+void respond_status(struct gateway *g, struct exchange *x, int status, const char *code, const char *text,
+                    struct str headers) {
+    struct buf body = {0};
+    write_object(&body, status >= 500 ? "server_error" : "invalid_request_error", code, NULL, text);
+    respond(g, x, status, "application/json", headers, buf_view(&body));
+    buf_free(&body);
+}

@@ -1,0 +1,33 @@
+/* The gateway: HTTP in front of the engine and the books. It knows the tenants' keys, the API's words and what each socket has taken;
+ * the engine below it knows none of that. Station one and last of a request's journey. */
+#ifndef GATEWAY_GATEWAY_H
+#define GATEWAY_GATEWAY_H
+
+#include "cloud/cloud.h"
+#include "engine/engine.h"
+
+struct gateway;
+
+struct gateway_options {
+    const char *host;
+    uint16_t port; /* 0: any free one */
+    uint32_t max_connections;
+    int64_t client_timeout_ns; /* a client that neither sends nor takes anything for so long is cut off */
+    int64_t drain_ns;          /* how long streams may go on after gateway_drain */
+};
+
+/* Bind and listen. The engine and the cloud are borrowed. */
+int gateway_create(struct gateway **out, const struct gateway_options *o, struct engine *engine,
+                   struct cloud *cloud, struct error *e);
+uint16_t gateway_port(const struct gateway *g);
+bool gateway_loopback(const struct gateway *g);
+/* Serve until a drain has ended. */
+int gateway_run(struct gateway *g, struct error *e);
+/* From a signal handler or any thread: take no more requests and end when those that run have ended or drain_ns has passed; called again, end now. */
+void gateway_drain(struct gateway *g);
+/* The books have committed: answers that waited for it go on. From any thread. */
+void gateway_durable(struct gateway *g);
+/* After engine_stop: settle what was still open, and free. */
+void gateway_free(struct gateway *g);
+
+#endif

@@ -1,0 +1,67 @@
+/* The engine's thread writes letters, the loop's thread reads them: two buffers that change places, so that in a steady state nothing is allocated
+ * and the engine never waits longer than one copy. A token's way from the engine to its socket. */
+#include "gateway/inner.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 16 };
+
+void inbox_create(struct inbox *b) {
+    pthread_mutex_init(&b->lock, NULL);
+}
+
+void inbox_free(struct inbox *b) {
+    pthread_mutex_destroy(&b->lock);
+    buf_free(&b->filling);
+    buf_free(&b->reading);
+}
+
+static size_t aligned(size_t n) {
+    return (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+}
+
+bool inbox_put(struct inbox *b, struct choice *to, const struct engine_event *event) {
+    size_t probs = event->logprob != NULL ? event->tokens * sizeof *event->logprob : 0;
+    struct letter l = {.to = to, .event = *event};
+    if (event->error != NULL)
+        l.error = *event->error;
+    l.size = aligned(sizeof l) + aligned(probs) + aligned(event->text.n);
+    pthread_mutex_lock(&b->lock);
+    bool was_empty = b->filling.n == 0;
+    char *at = buf_reserve(&b->filling, l.size);
+    if (at == NULL) /* a lost letter would leave a request open for ever */
+        abort();
+    memcpy(at, &l, sizeof l);
+    if (probs > 0)
+        memcpy(at + aligned(sizeof l), event->logprob, probs);
+    if (event->text.n > 0)
+        memcpy(at + aligned(sizeof l) + aligned(probs), event->text.p, event->text.n);
+    b->filling.n += l.size;
+    pthread_mutex_unlock(&b->lock);
+    return was_empty;
+}
+
+bool inbox_take(struct inbox *b) {
+    buf_clear(&b->reading);
+    pthread_mutex_lock(&b->lock);
+    struct buf full = b->filling;
+    b->filling = b->reading;
+    b->reading = full;
+    pthread_mutex_unlock(&b->lock);
+    return b->reading.n > 0;
+}
+
+struct letter *inbox_next(struct inbox *b, struct letter *last) {
+    char *at = last == NULL ? b->reading.p : (char *)last + last->size;
+    if (at == NULL || at == b->reading.p + b->reading.n)
+        return NULL;
+    struct letter *l = (struct letter *)(void *)at;
+    struct engine_event *event = &l->event;
+    size_t probs = event->logprob != NULL ? event->tokens * sizeof *event->logprob : 0;
+    if (probs > 0)
+        event->logprob = (const struct token_logprob *)(const void *)(at + aligned(sizeof *l));
+    event->text.p = at + aligned(sizeof *l) + aligned(probs);
+    event->error = event->error != NULL ? &l->error : NULL;
+    return l;
+}

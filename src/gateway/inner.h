@@ -1,0 +1,129 @@
+/* What the files of the gateway share. */
+#ifndef GATEWAY_INNER_H
+#define GATEWAY_INNER_H
+
+#include "gateway/ask.h"
+#include "gateway/gateway.h"
+#include "gateway/http.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    GATEWAY_MAX_BODY = 8 << 20,
+    GATEWAY_MAX_HEADER = 32 << 10,
+    GATEWAY_INLINE_BODY =
+        32 << 10,        /* a longer one is parsed and encoded aside, so that streams do not wait for it */
+    GATEWAY_WINDOW = 128 /* tokens generated ahead of a stream's socket at most */
+};
+
+/* ---- metrics.c ---- */
+
+enum { HISTOGRAM_BUCKETS = 20, OUTCOMES = 4 };
+
+struct histogram {
+    uint64_t count[HISTOGRAM_BUCKETS + 1];
+    double sum;
+};
+
+struct model_metrics {
+    const char *name; /* borrowed from the engine */
+    uint32_t running, waiting;
+    uint64_t prompt_tokens, cached_tokens, generation_tokens, finished[OUTCOMES]; /* by enum finish_reason */
+    struct histogram first_token, per_token, latency, queue;
+};
+
+struct metrics {
+    struct model_metrics *model;
+    size_t models;
+    uint64_t status[6]; /* responses, by hundreds */
+};
+
+int metrics_create(struct metrics *m, const struct engine *engine);
+void metrics_free(struct metrics *m);
+struct model_metrics *metrics_model(struct metrics *m, struct str name);
+void histogram_see_ns(struct histogram *h, int64_t ns);
+void metrics_write(struct buf *out, struct gateway *g);
+
+/* ---- inbox.c: from the engine's thread to the loop's ---- */
+
+struct choice;
+/* An event of the engine, with what it points to copied behind it. */
+struct letter {
+    struct choice *to;
+    struct engine_event event;
+    struct error error;
+    size_t size; /* of the whole */
+};
+
+struct inbox {
+    pthread_mutex_t lock;
+    struct buf filling, reading; /* letters one behind the other */
+};
+void inbox_create(struct inbox *b);
+void inbox_free(struct inbox *b);
+/* True when the reader must be woken. */
+bool inbox_put(struct inbox *b, struct choice *to, const struct engine_event *event);
+/* All letters that are there, oldest first; they stay valid until the next call. The event's pointers are set. */
+bool inbox_take(struct inbox *b);
+struct letter *inbox_next(struct inbox *b, struct letter *last);
+
+/* ---- errors.c ---- */
+
+int error_status(enum err code);
+void error_write_json(struct buf *out, const struct error *e);
+/* A whole response with OpenAI's error object; headers go with 401, 405 (allow) and 429. */
+void respond_error(struct gateway *g, struct exchange *x, const struct error *e);
+void respond_status(struct gateway *g, struct exchange *x, int status, const char *code, const char *text,
+                    struct str headers);
+void respond_json(struct gateway *g, struct exchange *x, int status, struct str body);
+
+/* ---- routes.c ---- */
+
+void route_request(struct gateway *g, struct exchange *x, const struct http_head *head);
+
+/* ---- completion.c, delivery.c ---- */
+
+struct completion;
+void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
+                        const struct identity *who, bool chat);
+void completion_body(struct completion *c, struct str piece);
+void completion_body_end(struct completion *c);
+void completion_taken(struct completion *c, uint64_t mark);
+void completion_closed(struct completion *c, bool complete);
+void completion_event(struct choice *to, const struct engine_event *event);
+void completion_prepared(struct completion *c); /* the worker is done with it */
+void completion_pump(struct completion *c);
+struct completion *completion_next(const struct completion *c); /* of the gateway's live ones */
+void completion_abort(struct completion *c);                    /* cut the client off */
+void completion_broken(struct completion *c); /* the request broke off: an error is answered in its place */
+/* On the worker's thread or the loop's: parse, find the model, encode. Touches nothing but c. */
+void completion_prepare(struct completion *c);
+
+/* ---- worker.c: long bodies are parsed and encoded aside ---- */
+
+struct worker;
+int worker_create(struct worker **out, struct http *http, struct error *e);
+void worker_stop(struct worker *w); /* when all that is queued is prepared */
+void worker_free(struct worker *w);
+void worker_put(struct worker *w, struct completion *c);
+struct completion *worker_done(struct worker *w); /* the next that is prepared, or NULL */
+
+/* ---- gateway.c ---- */
+
+struct gateway {
+    struct http *http;
+    struct engine *engine;
+    struct cloud *cloud;
+    struct gateway_options options;
+    struct inbox inbox;
+    struct worker *worker;
+    struct metrics metrics;
+    struct completion *live; /* all completions, linked */
+    int64_t created;         /* seconds since 1970 */
+    atomic_bool durable;
+    atomic_int drains;
+    int64_t drain_until; /* 0: not draining */
+};
+
+#endif

@@ -1,0 +1,349 @@
+/* Checking of OpenAI's request bodies; see ask.h. Everything here comes from strangers: each number has a range in the one table, each list a
+ * length, and what is understood but not offered is refused by name rather than ignored. */
+#include "gateway/ask.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- numbers and switches ---------------------------------------------------------------------------------------- */
+
+struct number_field {
+    const char *name;
+    double least, most, otherwise;
+    bool whole;
+};
+
+enum number {
+    TEMPERATURE,
+    TOP_P,
+    TOP_K,
+    MIN_P,
+    PRESENCE_PENALTY,
+    FREQUENCY_PENALTY,
+    REPETITION_PENALTY,
+    N,
+    BEST_OF,
+    MAX_TOKENS,
+    MAX_COMPLETION_TOKENS,
+    TOP_LOGPROBS,
+    NUMBERS
+};
+
+static const struct number_field number_field[NUMBERS] = {
+    [TEMPERATURE] = {"temperature", 0, 2, 1, false},
+    [TOP_P] = {"top_p", 0, 1, 1, false},
+    [TOP_K] = {"top_k", -1, 1000000, 0, true},
+    [MIN_P] = {"min_p", 0, 1, 0, false},
+    [PRESENCE_PENALTY] = {"presence_penalty", -2, 2, 0, false},
+    [FREQUENCY_PENALTY] = {"frequency_penalty", -2, 2, 0, false},
+    [REPETITION_PENALTY] = {"repetition_penalty", 0.01, 10, 1, false},
+    [N] = {"n", 1, ASK_MAX_CHOICES, 1, true},
+    [BEST_OF] = {"best_of", 1, ASK_MAX_CHOICES, 0, true},
+    [MAX_TOKENS] = {"max_tokens", 1, 1 << 30, 0, true},
+    [MAX_COMPLETION_TOKENS] = {"max_completion_tokens", 1, 1 << 30, 0, true},
+    [TOP_LOGPROBS] = {"top_logprobs", 0, ASK_MAX_LOGPROBS, 0, true},
+};
+
+static bool is_null(const struct json *v) {
+    return json_kind(v) == JSON_KIND_NULL;
+}
+
+static int read_number(const struct json *root, const struct number_field *f, double *out, struct error *e) {
+    const struct json *v = json_get(root, f->name);
+    *out = f->otherwise;
+    if (is_null(v))
+        return 0;
+    if (f->whole ? json_kind(v) != JSON_KIND_INT : !json_numeric(v))
+        return error_param(e, ERR_INVALID, f->name, "'%s' must be %s", f->name,
+                           f->whole ? "an integer" : "a number");
+    double x = json_as_number(v);
+    if (!(x >= f->least && x <= f->most))
+        return error_param(e, ERR_INVALID, f->name, "'%s' must be from %g to %g", f->name, f->least, f->most);
+    *out = x;
+    return 0;
+}
+
+static int read_bool(const struct json *object, const char *name, bool *out, struct error *e) {
+    const struct json *v = json_get(object, name);
+    *out = json_as_bool(v);
+    if (is_null(v) || json_kind(v) == JSON_KIND_TRUE || json_kind(v) == JSON_KIND_FALSE)
+        return 0;
+    return error_param(e, ERR_INVALID, name, "'%s' must be true or false", name);
+}
+
+static int read_numbers(struct ask *r, struct error *e) {
+    double x[NUMBERS];
+    for (int i = 0; i < NUMBERS; i++) {
+        int rc = read_number(r->root, &number_field[i], &x[i], e);
+        if (rc != 0)
+            return rc;
+    }
+    if (x[TOP_P] == 0)
+        return error_param(e, ERR_INVALID, "top_p", "'top_p' must be greater than 0");
+    r->sampling.temperature = (float)x[TEMPERATURE];
+    r->sampling.top_p = (float)x[TOP_P];
+    r->sampling.top_k = (int32_t)x[TOP_K];
+    r->sampling.min_p = (float)x[MIN_P];
+    r->sampling.presence_penalty = (float)x[PRESENCE_PENALTY];
+    r->sampling.frequency_penalty = (float)x[FREQUENCY_PENALTY];
+    r->sampling.repetition_penalty = (float)x[REPETITION_PENALTY];
+    r->n = (uint32_t)x[N];
+    if (x[BEST_OF] != 0 && x[BEST_OF] != x[N])
+        return error_param(e, ERR_UNSUPPORTED, "best_of", "'best_of' other than 'n' is not supported");
+    if (x[MAX_TOKENS] != 0 && x[MAX_COMPLETION_TOKENS] != 0 && x[MAX_TOKENS] != x[MAX_COMPLETION_TOKENS])
+        return error_param(e, ERR_INVALID, "max_tokens",
+                           "give 'max_tokens' or 'max_completion_tokens', not both");
+    r->max_tokens = (uint32_t)(x[MAX_COMPLETION_TOKENS] != 0 ? x[MAX_COMPLETION_TOKENS] : x[MAX_TOKENS]);
+    if (r->max_tokens == 0 && !r->chat)
+        r->max_tokens = 16; /* as OpenAI's older endpoint */
+    r->top_logprobs = (uint32_t)x[TOP_LOGPROBS];
+    const struct json *seed = json_get(r->root, "seed");
+    if (!is_null(seed) && json_kind(seed) != JSON_KIND_INT)
+        return error_param(e, ERR_INVALID, "seed", "'seed' must be an integer");
+    r->seeded = !is_null(seed);
+    r->sampling.seed = (uint64_t)json_as_int(seed);
+    return 0;
+}
+
+static int read_logprobs(struct ask *r, struct error *e) {
+    static const struct number_field count = {"logprobs", 0, ASK_MAX_LOGPROBS, 0, true};
+    if (r->chat) {
+        int rc = read_bool(r->root, "logprobs", &r->logprobs, e);
+        if (rc == 0 && r->top_logprobs > 0 && !r->logprobs)
+            rc = error_param(e, ERR_INVALID, "top_logprobs", "'top_logprobs' needs 'logprobs' to be true");
+        return rc;
+    }
+    double n = 0;
+    int rc = read_number(r->root, &count, &n, e);
+    r->logprobs = !is_null(json_get(r->root, "logprobs"));
+    r->top_logprobs = (uint32_t)n;
+    return rc;
+}
+
+static int read_switches(struct ask *r, struct error *e) {
+    const struct json *options = json_get(r->root, "stream_options");
+    int rc = read_bool(r->root, "stream", &r->stream, e);
+    if (rc == 0)
+        rc = read_bool(r->root, "ignore_eos", &r->ignore_eos, e);
+    if (rc == 0 && !r->chat)
+        rc = read_bool(r->root, "echo", &r->echo, e);
+    if (rc != 0 || is_null(options))
+        return rc;
+    if (json_kind(options) != JSON_KIND_OBJECT)
+        return error_param(e, ERR_INVALID, "stream_options", "'stream_options' must be an object");
+    if (!r->stream)
+        return error_param(e, ERR_INVALID, "stream_options", "'stream_options' needs 'stream' to be true");
+    return read_bool(options, "include_usage", &r->include_usage, e);
+}
+
+/* ---- lists -------------------------------------------------------------------------------------------------------- */
+
+static int read_stop_one(struct ask *r, const struct json *v, struct error *e) {
+    struct str s = json_as_str(v);
+    if (json_kind(v) != JSON_KIND_STRING || s.n == 0 || s.n > ASK_MAX_STOP_BYTES)
+        return error_param(e, ERR_INVALID, "stop",
+                           "'stop' must be a string, or a list of strings, of 1 to %d bytes",
+                           ASK_MAX_STOP_BYTES);
+    r->stop[r->stops++] = s;
+    return 0;
+}
+
+static int read_stop(struct ask *r, struct error *e) {
+    const struct json *v = json_get(r->root, "stop");
+    if (is_null(v))
+        return 0;
+    if (json_kind(v) != JSON_KIND_ARRAY)
+        return read_stop_one(r, v, e);
+    if (json_count(v) > ASK_MAX_STOPS)
+        return error_param(e, ERR_INVALID, "stop", "'stop' may hold %d strings at most", ASK_MAX_STOPS);
+    int rc = 0;
+    for (size_t i = 0; i < json_count(v) && rc == 0; i++)
+        rc = read_stop_one(r, json_at(v, i), e);
+    return rc;
+}
+
+/* A token id as a decimal number without leading zeros, so that no id can be named twice. */
+static bool read_id(struct str key, int32_t *out) {
+    int64_t x = 0;
+    if (key.n == 0 || key.n > 9 || (key.p[0] == '0' && key.n > 1))
+        return false;
+    for (size_t i = 0; i < key.n; i++) {
+        if (key.p[i] < '0' || key.p[i] > '9')
+            return false;
+        x = 10 * x + (key.p[i] - '0');
+    }
+    *out = (int32_t)x;
+    return true;
+}
+
+static int read_biases(struct ask *r, struct error *e) {
+    const struct json *v = json_get(r->root, "logit_bias");
+    if (is_null(v))
+        return 0;
+    if (json_kind(v) != JSON_KIND_OBJECT)
+        return error_param(e, ERR_INVALID, "logit_bias", "'logit_bias' must be an object");
+    if (json_count(v) > ASK_MAX_BIASES)
+        return error_param(e, ERR_INVALID, "logit_bias", "'logit_bias' may hold %d tokens at most",
+                           ASK_MAX_BIASES);
+    struct logit_bias *bias = arena_array(&r->arena, json_count(v) + 1, sizeof *bias);
+    if (bias == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the request");
+    for (void *it = json_first(v); it != NULL; it = json_next(v, it)) {
+        const struct json *x = json_value(it);
+        if (!read_id(json_key(it), &bias[r->sampling.biases].id))
+            return error_param(e, ERR_INVALID, "logit_bias", "'logit_bias' wants token ids as its keys");
+        if (!json_numeric(x) || !(json_as_number(x) >= -100 && json_as_number(x) <= 100))
+            return error_param(e, ERR_INVALID, "logit_bias", "'logit_bias' wants numbers from -100 to 100");
+        bias[r->sampling.biases++].bias = (float)json_as_number(x);
+    }
+    r->sampling.bias = bias;
+    return 0;
+}
+
+/* ---- what is asked ------------------------------------------------------------------------------------------------ */
+
+static int check_parts(const struct json *parts, size_t message, struct error *e) {
+    char where[64];
+    snprintf(where, sizeof where, "messages[%zu].content", message);
+    if (json_count(parts) == 0)
+        return error_param(e, ERR_INVALID, where, "'%s' has no parts", where);
+    for (size_t i = 0; i < json_count(parts); i++) {
+        const struct json *part = json_at(parts, i), *kind = json_get(part, "type");
+        if (json_kind(kind) != JSON_KIND_STRING)
+            return error_param(e, ERR_INVALID, where,
+                               "'%s' must be a string or a list of parts with a 'type'", where);
+        if (!str_is(json_as_str(kind), "text"))
+            return error_param(e, ERR_UNSUPPORTED, where,
+                               "'%s' holds a part that is not text; only text is supported", where);
+        if (json_kind(json_get(part, "text")) != JSON_KIND_STRING)
+            return error_param(e, ERR_INVALID, where, "'%s' holds a text part without 'text'", where);
+    }
+    return 0;
+}
+
+static int check_message(const struct json *m, size_t i, struct error *e) {
+    static const char *const known[] = {"system", "developer", "user", "assistant"};
+    char where[64];
+    snprintf(where, sizeof where, "messages[%zu]", i);
+    if (json_kind(m) != JSON_KIND_OBJECT)
+        return error_param(e, ERR_INVALID, where, "'%s' must be an object", where);
+    const struct json *content = json_get(m, "content");
+    struct str role = json_as_str(json_get(m, "role"));
+    bool right = false;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+        right = right || str_is(role, known[k]);
+    if (str_is(role, "tool") || str_is(role, "function") || json_count(json_get(m, "tool_calls")) > 0)
+        return error_param(e, ERR_UNSUPPORTED, where, "tools are not supported yet");
+    if (!right)
+        return error_param(e, ERR_INVALID, where, "'%s.role' must be system, developer, user or assistant",
+                           where);
+    if (json_kind(content) == JSON_KIND_STRING)
+        return 0;
+    if (json_kind(content) == JSON_KIND_ARRAY)
+        return check_parts(content, i, e);
+    return error_param(e, ERR_INVALID, where, "'%s.content' must be a string or a list of parts", where);
+}
+
+static int read_messages(struct ask *r, struct error *e) {
+    r->messages = json_get(r->root, "messages");
+    r->prompts = 1;
+    if (json_kind(r->messages) != JSON_KIND_ARRAY || json_count(r->messages) == 0)
+        return error_param(e, ERR_INVALID, "messages", "'messages' must be a list with at least one message");
+    if (json_count(r->messages) > ASK_MAX_MESSAGES)
+        return error_param(e, ERR_INVALID, "messages", "'messages' may hold %d messages at most",
+                           ASK_MAX_MESSAGES);
+    int rc = 0;
+    for (size_t i = 0; i < json_count(r->messages) && rc == 0; i++)
+        rc = check_message(json_at(r->messages, i), i, e);
+    return rc;
+}
+
+static bool ids_ok(const struct json *v) {
+    for (size_t i = 0; i < json_count(v); i++) {
+        const struct json *id = json_at(v, i);
+        if (json_kind(id) != JSON_KIND_INT || json_as_int(id) < 0 || json_as_int(id) > INT32_MAX)
+            return false;
+    }
+    return json_count(v) > 0;
+}
+
+static bool prompt_ok(const struct json *v, struct ask_prompt *out) {
+    if (json_kind(v) == JSON_KIND_STRING) {
+        *out = (struct ask_prompt){.text = json_as_str(v)};
+        return true;
+    }
+    *out = (struct ask_prompt){.ids = v};
+    return json_kind(v) == JSON_KIND_ARRAY && ids_ok(v);
+}
+
+/* A string, a list of strings, a list of ids, or a list of lists of ids. */
+static int read_prompt(struct ask *r, struct error *e) {
+    const struct json *v = json_get(r->root, "prompt");
+    bool many = json_kind(v) == JSON_KIND_ARRAY && json_kind(json_at(v, 0)) != JSON_KIND_INT;
+    r->prompts = many ? json_count(v) : 1;
+    if (r->prompts > ASK_MAX_PROMPTS)
+        return error_param(e, ERR_INVALID, "prompt", "'prompt' may hold %d prompts at most", ASK_MAX_PROMPTS);
+    r->prompt = arena_array(&r->arena, r->prompts + 1, sizeof *r->prompt);
+    if (r->prompt == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the request");
+    bool right = r->prompts > 0;
+    for (size_t i = 0; i < r->prompts && right; i++)
+        right = prompt_ok(many ? json_at(v, i) : v, &r->prompt[i]);
+    if (!right)
+        return error_param(
+            e, ERR_INVALID, "prompt",
+            "'prompt' must be a string, a list of strings, a list of token ids or a list of lists of "
+            "token ids");
+    return 0;
+}
+
+/* Understood, but not offered: ignoring these would answer another question than was asked. */
+static int check_unsupported(const struct ask *r, struct error *e) {
+    const struct json *format = json_get(r->root, "response_format"), *user = json_get(r->root, "user");
+    static const char *const lists[] = {"tools", "functions", "suffix"};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        const struct json *v = json_get(r->root, lists[i]);
+        bool empty = is_null(v) || (json_kind(v) == JSON_KIND_ARRAY && json_count(v) == 0) ||
+                     (json_kind(v) == JSON_KIND_STRING && json_as_str(v).n == 0);
+        if (!empty)
+            return error_param(e, ERR_UNSUPPORTED, lists[i], "'%s' is not supported yet", lists[i]);
+    }
+    if (!is_null(format) && !str_is(json_as_str(json_get(format, "type")), "text"))
+        return error_param(e, ERR_UNSUPPORTED, "response_format",
+                           "'response_format' other than {\"type\": \"text\"} is not supported yet");
+    if (!is_null(user) && json_kind(user) != JSON_KIND_STRING)
+        return error_param(e, ERR_INVALID, "user", "'user' must be a string");
+    return 0;
+}
+
+int openai_parse(struct ask *r, bool chat, struct str body, struct error *e) {
+    *r = (struct ask){.chat = chat};
+    int rc = json_parse(&r->root, body, e);
+    if (rc != 0)
+        return rc;
+    if (json_kind(r->root) != JSON_KIND_OBJECT)
+        return error_set(e, ERR_INVALID, "the body must be a JSON object");
+    r->model = json_as_str(json_get(r->root, "model"));
+    if (r->model.n == 0 || r->model.n > 256)
+        return error_param(e, ERR_INVALID, "model", "'model' must name a model");
+    rc = chat ? read_messages(r, e) : read_prompt(r, e);
+    if (rc == 0)
+        rc = read_numbers(r, e);
+    if (rc == 0)
+        rc = read_logprobs(r, e);
+    if (rc == 0)
+        rc = read_switches(r, e);
+    if (rc == 0)
+        rc = read_stop(r, e);
+    if (rc == 0)
+        rc = read_biases(r, e);
+    if (rc == 0)
+        rc = check_unsupported(r, e);
+    return rc;
+}
+
+void ask_free(struct ask *r) {
+    json_free(r->root);
+    arena_free(&r->arena);
+    r->root = NULL;
+}

@@ -1,0 +1,174 @@
+/* The one table of routes. What is not in it does not exist (404), and a row without an authentication does not compile into an open door: the first
+ * value of the enumeration denies. Station two of a request's journey: parse the path, authenticate, hand on. */
+#include "gateway/inner.h"
+
+#include "base/json.h"
+
+#include <string.h>
+#include <strings.h>
+
+enum authentication { AUTH_DENY, AUTH_NONE, AUTH_KEY };
+
+struct visit {
+    struct gateway *g;
+    struct exchange *x;
+    const struct http_head *head;
+    struct identity who; /* AUTH_KEY */
+    struct buf rest;     /* what follows a route that ends with a slash, decoded */
+};
+
+static void get_health(struct visit *v) {
+    size_t failed = 0;
+    for (size_t i = 0; i < v->g->metrics.models; i++)
+        failed += engine_model_failed(v->g->engine, str_from(v->g->metrics.model[i].name), NULL);
+    /* One model that has failed does not stop the others; a balancer should turn away when none is left, or when we are leaving. */
+    bool well = failed < v->g->metrics.models && v->g->drain_until == 0;
+    struct buf out = {0};
+    buf_printf(&out, "{\"status\":\"%s\",\"models\":%zu,\"failed\":%zu}\n", well ? "ok" : "unavailable",
+               v->g->metrics.models, failed);
+    respond_json(v->g, v->x, well ? 200 : 503, buf_view(&out));
+    buf_free(&out);
+}
+
+static void get_metrics(struct visit *v) {
+    struct buf out = {0};
+    metrics_write(&out, v->g);
+    v->g->metrics.status[2]++;
+    exchange_respond(v->x, 200, "text/plain; version=0.0.4; charset=utf-8", STR(""), (int64_t)out.n);
+    exchange_write(v->x, buf_view(&out), 0);
+    exchange_finish(v->x);
+    buf_free(&out);
+}
+
+static void write_model(struct buf *out, const struct gateway *g, const char *name) {
+    buf_text(out, "{\"id\":");
+    json_write_text(out, name);
+    buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"unkai\",\"max_model_len\":%u}",
+               (long long)g->created, engine_model_context(g->engine, str_from(name)));
+}
+
+static void get_models(struct visit *v) {
+    struct buf out = {0};
+    buf_text(&out, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < v->g->metrics.models; i++) {
+        if (i > 0)
+            buf_byte(&out, ',');
+        write_model(&out, v->g, v->g->metrics.model[i].name);
+    }
+    buf_text(&out, "]}\n");
+    respond_json(v->g, v->x, 200, buf_view(&out));
+    buf_free(&out);
+}
+
+static void get_model(struct visit *v) {
+    struct buf out = {0};
+    struct error e;
+    struct model_metrics *m = metrics_model(&v->g->metrics, buf_view(&v->rest));
+    if (m == NULL) {
+        error_param(&e, ERR_NOT_FOUND, "model", "the model '%.*s' does not exist",
+                    (int)(v->rest.n < 200 ? v->rest.n : 200), v->rest.n ? v->rest.p : "");
+        respond_error(v->g, v->x, &e);
+        return;
+    }
+    write_model(&out, v->g, m->name);
+    buf_byte(&out, '\n');
+    respond_json(v->g, v->x, 200, buf_view(&out));
+    buf_free(&out);
+}
+
+static void post_chat(struct visit *v) {
+    completion_receive(v->g, v->x, v->head, &v->who, true);
+}
+
+static void post_completion(struct visit *v) {
+    completion_receive(v->g, v->x, v->head, &v->who, false);
+}
+
+static const struct route {
+    const char *method, *path; /* a path that ends with a slash takes whatever follows it */
+    enum authentication authentication;
+    void (*handle)(struct visit *v);
+} routes[] = {
+    {"POST", "/v1/chat/completions", AUTH_KEY, post_chat},
+    {"POST", "/v1/completions", AUTH_KEY, post_completion},
+    {"GET", "/v1/models", AUTH_KEY, get_models},
+    {"GET", "/v1/models/", AUTH_KEY, get_model},
+    /* For balancers and Prometheus; they tell names of models and sums over all tenants, nothing about any one. */
+    {"GET", "/health", AUTH_NONE, get_health},
+    {"GET", "/metrics", AUTH_NONE, get_metrics},
+};
+
+static bool path_fits(const struct route *r, struct str path) {
+    size_t n = strlen(r->path);
+    if (r->path[n - 1] == '/')
+        return path.n > n && memcmp(path.p, r->path, n) == 0;
+    return str_is(path, r->path);
+}
+
+static int hex(char c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 32);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static void decode(struct buf *out, struct str s) {
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '%' && i + 2 < s.n && hex(s.p[i + 1]) >= 0 && hex(s.p[i + 2]) >= 0) {
+            buf_byte(out, (char)(hex(s.p[i + 1]) << 4 | hex(s.p[i + 2])));
+            i += 2;
+        } else {
+            buf_byte(out, s.p[i]);
+        }
+    }
+}
+
+static int authenticate(struct visit *v, struct error *e) {
+    struct str a = v->head->authorization;
+    if (a.n < 7 || strncasecmp(a.p, "Bearer ", 7) != 0)
+        return error_set(e, ERR_AUTH, "give your key in the header 'Authorization: Bearer KEY'");
+    a = (struct str){a.p + 7, a.n - 7};
+    while (a.n > 0 && *a.p == ' ')
+        a = (struct str){a.p + 1, a.n - 1};
+    return cloud_authenticate(v->g->cloud, a, &v->who, e);
+}
+
+static void serve(const struct route *r, struct visit *v) {
+    struct error e = {0};
+    int rc = 0;
+    if (r->authentication == AUTH_KEY)
+        rc = authenticate(v, &e);
+    else if (r->authentication != AUTH_NONE)
+        rc = error_set(&e, ERR_DENIED, "this route is closed");
+    if (rc != 0) {
+        respond_error(v->g, v->x, &e);
+        return;
+    }
+    size_t n = strlen(r->path);
+    if (r->path[n - 1] == '/')
+        decode(&v->rest, (struct str){v->head->path.p + n, v->head->path.n - n});
+    r->handle(v);
+    buf_free(&v->rest);
+}
+
+void route_request(struct gateway *g, struct exchange *x, const struct http_head *head) {
+    const struct route *other = NULL;
+    struct visit v = {.g = g, .x = x, .head = head};
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+        if (!path_fits(&routes[i], head->path))
+            continue;
+        other = &routes[i];
+        if (str_is(head->method, other->method)) {
+            serve(other, &v);
+            return;
+        }
+    }
+    if (other != NULL) {
+        struct buf allow = {0};
+        buf_printf(&allow, "Allow: %s\r\n", other->method);
+        respond_status(g, x, 405, "method_not_allowed", "this path takes another method", buf_view(&allow));
+        buf_free(&allow);
+        return;
+    }
+    respond_status(g, x, 404, "not_found", "there is no such path", STR(""));
+}
