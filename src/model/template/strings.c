@@ -180,6 +180,10 @@ const struct builtin template_more_string_methods[] = {
 
 /* ---- formatting ---- */
 
+static bool one_of(char c, const char *set) {
+    return c != 0 && strchr(set, c) != NULL;
+}
+
 /* One conversion, of str.format or of "%". */
 struct spec {
     struct text fill;
@@ -207,7 +211,7 @@ static void write_padded(struct render *r, struct writer *o, const struct text *
     align = spec->align ? spec->align : align;
     room = room > 0 ? room : 0;
     int64_t left = align == '<' ? 0 : align == '^' ? room / 2 : room;
-    size_t sign = align == '=' && s->n > 0 && strchr("+- ", s->p[0]) != NULL;
+    size_t sign = align == '=' && s->n > 0 && one_of(s->p[0], "+- ");
     writer_part(o, s, 0, sign);
     write_fill(o, left, &spec->fill, false);
     writer_part(o, s, sign, s->n - sign);
@@ -263,7 +267,7 @@ static void format_real(const struct spec *spec, double f, char text[400]) {
 
 static void format_number(struct render *r, struct writer *o, struct value v, const struct spec *spec) {
     char text[400];
-    bool real = spec->type != 0 && strchr("eEfFgG%", spec->type) != NULL;
+    bool real = one_of(spec->type, "eEfFgG%");
     if (!real && v.kind == FLOAT && spec->percent) {
         if (!isfinite(v.f) || fabs(v.f) >= 9.2e18)
             work_fail(&r->w, ERR_INVALID, "cannot convert the float to an integer");
@@ -313,14 +317,14 @@ static void format_value(struct render *r, struct writer *o, struct value v, con
     }
     size_t first = 1;
     utf8_decode((struct str){p, n}, &first);
-    if (first < n && strchr("<>=^", p[first]) != NULL) {
+    if (first < n && one_of(p[first], "<>=^")) {
         spec.fill = (struct text){.p = p, .n = first};
         spec.align = p[first];
         p += first + 1;
-    } else if (strchr("<>=^", *p) != NULL) {
+    } else if (one_of(*p, "<>=^")) {
         spec.align = *p++;
     }
-    if (p < end && strchr("+- ", *p) != NULL)
+    if (p < end && one_of(*p, "+- "))
         spec.sign = *p++;
     if (p < end && *p == '#')
         spec.alternate = p++ != NULL;
@@ -336,7 +340,7 @@ static void format_value(struct render *r, struct writer *o, struct value v, con
     spec.type = p < end ? *p++ : 0;
     bool number = value_numeric(v) && (v.kind != BOOL || spec.type != 0);
     const char *types = !number ? "s" : v.kind == FLOAT ? "eEfFgG%" : "dnxXobeEfFgG%";
-    if (p != end || (spec.type != 0 && strchr(types, spec.type) == NULL) ||
+    if (p != end || (spec.type != 0 && !one_of(spec.type, types)) ||
         (!number && v.kind != STRING && v.kind != BOOL))
         work_fail(&r->w, ERR_INVALID, "unsupported format for a value of type '%s'", value_type(v));
     if (number)
@@ -444,7 +448,7 @@ struct value string_percent(struct render *r, const struct text *format, struct 
             v = *hit;
             p = close + 1;
         }
-        for (; p < end && strchr("-+ #0", *p) != NULL && *p != 0; p++) {
+        for (; p < end && one_of(*p, "-+ #0"); p++) {
             spec.align = *p == '-' ? '<' : spec.align;
             spec.sign = *p == '+' || (*p == ' ' && spec.sign != '+') ? *p : spec.sign;
             spec.alternate |= *p == '#';
@@ -460,14 +464,14 @@ struct value string_percent(struct render *r, const struct text *format, struct 
             writer_bytes(&o, "%", 1, text_caller_at(format, (size_t)(p - 1 - format->p)));
             continue;
         }
-        if (spec.type == 0 || strchr("sradiuxXoeEfFgG", spec.type) == NULL)
+        if (!one_of(spec.type, "sradiuxXoeEfFgG"))
             work_fail(&r->w, ERR_INVALID, "unsupported format character in a string before %%");
         if (v.kind == UNSET) {
             if (used == n)
                 work_fail(&r->w, ERR_INVALID, "not enough arguments for format string");
             v = item[used++];
         }
-        bool text = strchr("sra", spec.type) != NULL;
+        bool text = one_of(spec.type, "sra");
         if (!text && !value_numeric(v))
             work_fail(&r->w, ERR_INVALID, "%%%c format: a number is required, not %s", spec.type,
                       value_type(v));
