@@ -281,6 +281,11 @@ struct parser {
     unsigned loops;  /* nested around here, inside the innermost macro */
 };
 struct node *parser_node(struct parser *p, enum node_kind kind);
+/* Put a node at the end of a chain; returns where the next one goes. */
+static inline struct node **parser_chain(struct node **to, struct node *n) {
+    *to = n;
+    return &n->next;
+}
 uint32_t parser_symbol(struct parser *p, struct str name);
 bool parser_is_op(const struct parser *p, enum op op);
 bool parser_is_name(const struct parser *p, const char *name);

@@ -29,8 +29,7 @@ static struct node *parse_if(struct parser *p) {
         if (!last)
             branch->a = parse_tuple(p, false, false, NULL);
         branch->list = parse_body(p, last ? ends + 2 : ends);
-        *to = branch;
-        to = &branch->next;
+        to = parser_chain(to, branch);
     } while (!parser_is_name(p, "endif"));
     p->at++;
     return n;
@@ -89,8 +88,7 @@ static struct node *parse_parameters(struct parser *p) {
         } else if (defaults) {
             parser_unexpected(p, "a default as for the parameter before");
         }
-        *to = n;
-        to = &n->next;
+        to = parser_chain(to, n);
     }
     p->at++;
     return first;
@@ -148,8 +146,7 @@ static struct node *parse_with(struct parser *p) {
         set->a = parse_target(p, false, NULL);
         parser_expect_op(p, OP_ASSIGN, "'='");
         set->b = parse_expression(p, true);
-        *to = set;
-        to = &set->next;
+        to = parser_chain(to, set);
     }
     n->list = parse_until(p, "endwith");
     return n;
@@ -174,11 +171,10 @@ static struct node *parse_jump(struct parser *p) {
 static struct node *parse_print_tag(struct parser *p) {
     struct node *n = parser_node(p, NODE_OUTPUT), **to = &n->list;
     p->at++;
-    while (p->at->kind != TOKEN_BLOCK_END) {
-        if (n->list != NULL)
+    for (bool first = true; p->at->kind != TOKEN_BLOCK_END; first = false) {
+        if (!first)
             parser_expect_op(p, OP_COMMA, "a comma");
-        *to = parse_expression(p, true);
-        to = &(*to)->next;
+        to = parser_chain(to, parse_expression(p, true));
     }
     return n;
 }

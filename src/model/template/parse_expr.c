@@ -131,18 +131,16 @@ static struct node *parse_name(struct parser *p) {
 static struct node *parse_items(struct parser *p, enum node_kind kind, enum op close) {
     struct node *n = parser_node(p, kind), **to = &n->list;
     p->at++;
-    while (!parser_is_op(p, close)) {
-        if (n->list != NULL)
+    for (bool first = true; !parser_is_op(p, close); first = false) {
+        if (!first)
             parser_expect_op(p, OP_COMMA, "a comma");
         if (parser_is_op(p, close))
             break;
-        *to = parse_expression(p, true);
-        to = &(*to)->next;
+        to = parser_chain(to, parse_expression(p, true));
         if (kind != NODE_DICT)
             continue;
         parser_expect_op(p, OP_COLON, "a colon");
-        *to = parse_expression(p, true);
-        to = &(*to)->next;
+        to = parser_chain(to, parse_expression(p, true));
     }
     p->at++;
     return n;
@@ -192,8 +190,7 @@ static struct node *parse_commas(struct parser *p,
     struct node *tuple = parser_node(p, NODE_TUPLE), **to = &tuple->list;
     bool is_tuple = false;
     while (!at_tuple_end(p, end)) {
-        *to = element(p, conditional);
-        to = &(*to)->next;
+        to = parser_chain(to, element(p, conditional));
         if (!parser_skip_op(p, OP_COMMA))
             break;
         is_tuple = true;
@@ -253,8 +250,7 @@ struct node *parse_call_arguments(struct parser *p) {
             p->at += 2;
         }
         n->a = parse_expression(p, true);
-        *to = n;
-        to = &n->next;
+        to = parser_chain(to, n);
     }
     p->at++;
     return first;
@@ -299,11 +295,9 @@ static struct node *parse_subscript(struct parser *p, struct node *of) {
     p->at++; /* [ */
     struct node *n = parse_subscript_part(p, of);
     if (parser_is_op(p, OP_COMMA) && n->kind == NODE_ITEM) {
-        struct node *tuple = parser_node(p, NODE_TUPLE), **to = &n->b->next;
-        tuple->list = n->b;
+        struct node *tuple = parser_node(p, NODE_TUPLE), **to = parser_chain(&tuple->list, n->b);
         while (parser_skip_op(p, OP_COMMA)) {
-            *to = parse_expression(p, true);
-            to = &(*to)->next;
+            to = parser_chain(to, parse_expression(p, true));
         }
         n->b = tuple;
     }
@@ -451,8 +445,7 @@ static struct node *parse_compare(struct parser *p) {
         struct node *n = parser_node(p, NODE_OPERAND);
         n->op = (uint8_t)op;
         n->a = parse_binary(p, LEVELS);
-        *to = n;
-        to = &n->next;
+        to = parser_chain(to, n);
     }
     return compare ? compare : left;
 }

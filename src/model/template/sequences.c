@@ -315,6 +315,7 @@ FILTER(filter_map) {
         work_fail(&r->w, ERR_INVALID, "map requires a filter argument");
     if (attribute != NULL && call->names > 1U + (fallback != NULL))
         work_fail(&r->w, ERR_INVALID, "map got an unexpected keyword argument");
+    struct value by = attribute ? *attribute : value_none();
     struct call rest = *call;
     const struct builtin *filter = NULL;
     if (attribute == NULL) {
@@ -325,7 +326,7 @@ FILTER(filter_map) {
     for (size_t i = 0; i < n; i++) {
         work_charge(&r->w, 1);
         out[i] = filter ? builtin_call(r, filter, item[i], &rest)
-                        : by_path(r, item[i], *attribute, fallback ? *fallback : value_none());
+                        : by_path(r, item[i], by, fallback ? *fallback : value_none());
     }
     return value_generator(&r->w, out, n);
 }

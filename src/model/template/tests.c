@@ -223,6 +223,8 @@ TEST(global_namespace) {
 TEST(global_raise) {
     struct error *e = r->w.e;
     const struct text *s = value_to_text(&r->w, a[0]);
+    if (s->n == 0)
+        work_fail(&r->w, ERR_INVALID, "it refuses this conversation and does not say why");
     r->w.code = error_set(e, ERR_INVALID, "%.*s", (int)(s->n < 390 ? s->n : 390), s->p);
     for (char *p = e ? e->text : NULL; p != NULL && *p != 0; p++)
         if (*p == '\n' || *p == '\r')

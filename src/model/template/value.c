@@ -412,7 +412,7 @@ struct value *dict_find_str(struct work *w, const struct dict *d, struct str key
 /* ---- from JSON ---- */
 
 struct value value_json(struct work *w, const struct json *v, bool caller) {
-    struct value out = {.caller = caller};
+    struct value out;
     struct str s;
     work_charge(w, 1);
     switch (json_kind(v)) {
