@@ -122,6 +122,16 @@ static void test_authorship(void **state) {
     expect("{% filter upper %}<{{ " M "role }}>{% endfilter %}", CHAT, "C:<|U:USER|C:>|");
     expect("{{ " M "role|int }}{{ '7'|int }}", CHAT, "U:0|C:7|");
     expect("{{ raise_exception(" M "role) }}", CHAT, "!user");
+    expect("{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(**{'a': 1}) }}", CHAT, "C:{'a': 1}|");
+    expect(
+        "{% macro m() %}{% for k in kwargs %}{{ k }}{% endfor %}{% endmacro %}{{ m(**tools[0].arguments) }}",
+        CHAT, "U:key|");
+    expect("{{ dict(**tools[0].arguments)|list|first }}{{ namespace(**tools[0].arguments).key }}", CHAT,
+           "U:keyv\"|");
+    expect("{% for i in range(" M "n, 8) %}{{ i }}{% endfor %}{{ range(" M "n)[2] }}", CHAT, "U:72|");
+    expect("{{ '<s>'[" M "role|length:] }}{{ '<s>'[:" M "content.find('<')] }}", CHAT, "U:<s>|");
+    expect("{{ 'x'|int(" M "n) }}{{ 1.25|round(" M "n) }}{{ ('<s>' * 4)|truncate(" M "n, true, '', 0) }}",
+           CHAT, "U:71.25<s><s><|");
 }
 
 /* ---- budgets ---- */

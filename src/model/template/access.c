@@ -38,7 +38,7 @@ struct value builtin_call(struct render *r, const struct builtin *b, struct valu
     for (size_t i = 0; i < call->n; i++)
         a[i] = call->arg[i];
     for (size_t i = 0; i < call->names; i++) {
-        struct str name = call->named[i].name;
+        struct str name = text_str(call->named[i].name);
         size_t place = params_place(b->params, name);
         if (place == SIZE_MAX || a[place].kind != UNSET)
             work_fail(&r->w, ERR_INVALID, "%s got %s argument '%.*s'", b->name,
@@ -188,6 +188,7 @@ static bool find_item(struct render *r, struct value v, struct value key, struct
         return false;
     if (v.kind == RANGE) {
         *out = value_int(v.range->start + i * v.range->step);
+        out->caller = v.caller || key.caller;
     } else if (v.kind == STRING) {
         size_t at = text_offset(&r->w, v.s, (size_t)i), end = at + 1;
         while (end < v.s->n && ((unsigned char)v.s->p[end] & 0xC0) == 0x80)
@@ -291,7 +292,7 @@ struct value value_slice(struct render *r, struct value v, const struct value bo
         struct range *part = work_alloc(&r->w, 1, sizeof *part);
         *part = (struct range){v.range->start + at[0] * v.range->step, v.range->start + at[1] * v.range->step,
                                v.range->step * at[2], n};
-        return (struct value){.kind = RANGE, .range = part};
+        return (struct value){.kind = RANGE, .caller = v.caller || caller, .range = part};
     }
     struct value *item = work_alloc(&r->w, n, sizeof *item);
     for (size_t i = 0; i < n; i++)

@@ -283,11 +283,12 @@ static struct value eval_concat(struct render *r, struct scope *s, const struct 
     return value_text(writer_done(&o));
 }
 
-static void add_named(struct render *r, struct call *call, size_t *room, struct str name, struct value v) {
+static void add_named(struct render *r, struct call *call, size_t *room, const struct text *name,
+                      struct value v) {
     for (size_t i = 0; i < call->names; i++)
-        if (str_equal(call->named[i].name, name))
+        if (str_equal(text_str(call->named[i].name), text_str(name)))
             work_fail(&r->w, ERR_INVALID, "the argument '%.*s' is given twice",
-                      (int)(name.n < 60 ? name.n : 60), name.p);
+                      (int)(name->n < 60 ? name->n : 60), name->p);
     work_charge(&r->w, call->names / 4);
     if (call->names == *room) {
         size_t grown = *room ? *room * 2 : 4;
@@ -328,10 +329,10 @@ static struct call eval_arguments(struct render *r, struct scope *s, const struc
             for (size_t i = 0; i < v.dict->n; i++) {
                 if (v.dict->entry[i].key.kind != STRING)
                     work_fail(&r->w, ERR_INVALID, "keywords must be strings");
-                add_named(r, &call, &name_room, text_str(v.dict->entry[i].key.s), v.dict->entry[i].value);
+                add_named(r, &call, &name_room, v.dict->entry[i].key.s, v.dict->entry[i].value);
             }
         } else if (k->name.p != NULL) {
-            add_named(r, &call, &name_room, k->name, v);
+            add_named(r, &call, &name_room, text_new(&r->w, k->name.p, k->name.n, false), v);
         } else {
             add_spread(r, &call, &room, &v, 1);
         }

@@ -124,7 +124,8 @@ FILTER(filter_truncate) {
     struct writer o = {.w = &r->w};
     writer_part(&o, s, 0, n);
     writer_text(&o, end);
-    return value_text(writer_done(&o));
+    s = writer_done(&o);
+    return value_text(a[0].caller || a[3].caller ? text_as_caller(&r->w, s) : s);
 }
 
 FILTER(filter_wordcount) {
@@ -182,9 +183,7 @@ FILTER(filter_format) {
     if (call->names > 0) {
         args = value_dict(&r->w);
         for (size_t i = 0; i < call->names; i++)
-            dict_set(&r->w, args.dict,
-                     value_text(text_new(&r->w, call->named[i].name.p, call->named[i].name.n, false)),
-                     call->named[i].value);
+            dict_set(&r->w, args.dict, value_text(call->named[i].name), call->named[i].value);
     }
     return string_percent(r, value_to_text(&r->w, self), args);
 }
@@ -258,7 +257,7 @@ FILTER(filter_int) {
             out = value_int(i);
         else if (text_to_float(self.s, &f))
             out = whole(value_float(f), out);
-        out.caller = text_caller_any(self.s, 0, self.s->n);
+        out.caller |= text_caller_any(self.s, 0, self.s->n);
         return out;
     }
     if (self.kind == UNDEFINED)
@@ -267,7 +266,7 @@ FILTER(filter_int) {
         out = value_int(value_integer(self));
     else if (self.kind == FLOAT)
         out = whole(self, out);
-    out.caller = self.caller;
+    out.caller |= self.caller;
     return out;
 }
 
@@ -280,7 +279,7 @@ FILTER(filter_float) {
         out = value_float(f);
     else if (value_numeric(self))
         out = value_float(value_number(self));
-    out.caller = self.kind == STRING ? text_caller_any(self.s, 0, self.s->n) : self.caller;
+    out.caller |= self.kind == STRING ? text_caller_any(self.s, 0, self.s->n) : self.caller;
     return out;
 }
 
@@ -303,21 +302,20 @@ FILTER(filter_abs) {
 /* round: Python rounds the exact decimal value, half to even, as printf does. */
 FILTER(filter_round) {
     int64_t places = argument_int(&r->w, a[0], 0, "round's precision");
-    const char *method = "common";
-    if (a[1].kind != UNSET && !str_is(text_str(argument_text(&r->w, a[1], "round's method")), "common"))
-        method = str_is(text_str(a[1].s), "ceil")    ? "ceil"
-                 : str_is(text_str(a[1].s), "floor") ? "floor"
-                                                     : NULL;
+    struct str method =
+        a[1].kind == UNSET ? STR("common") : text_str(argument_text(&r->w, a[1], "round's method"));
+    bool up = str_is(method, "ceil"), down = str_is(method, "floor");
     if (self.kind == UNDEFINED)
         value_fail_undefined(&r->w, self);
-    if (!value_numeric(self) || method == NULL)
-        work_fail(&r->w, ERR_INVALID,
-                  method ? "round wants a number" : "method must be common, ceil or floor");
+    if (!value_numeric(self))
+        work_fail(&r->w, ERR_INVALID, "round wants a number, not %s", value_type(self));
+    if (!up && !down && !str_is(method, "common"))
+        work_fail(&r->w, ERR_INVALID, "method must be common, ceil or floor");
     double f = value_number(self), scale = pow(10, (double)places);
-    bool caller = self.caller;
+    bool caller = self.caller || a[0].caller;
     char text[400];
-    if (strcmp(method, "common") != 0) {
-        self = value_float((method[0] == 'c' ? ceil(f * scale) : floor(f * scale)) / scale);
+    if (up || down) {
+        self = value_float((up ? ceil(f * scale) : floor(f * scale)) / scale);
     } else if (self.kind != FLOAT) {
         int64_t i = value_integer(self);
         self = value_int(places >= 0 ? i : places < -18 ? 0 : (int64_t)(nearbyint(f * scale) / scale));

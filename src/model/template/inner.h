@@ -132,7 +132,7 @@ struct cycler { /* and joiner: item[0] is its separator */
 
 /* Arguments of a call as they were written. */
 struct named {
-    struct str name;
+    const struct text *name; /* the caller's, when it came out of a caller's dict by ** */
     struct value value;
 };
 struct call {

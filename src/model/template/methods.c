@@ -239,22 +239,29 @@ static int64_t find(struct render *r, const struct text *s, const struct value *
     part.p = s->p;
     return (int64_t)text_chars(&r->w, &part);
 }
+/* A place in a caller's text, or of one, is the caller's number. */
+static struct value place(struct value self, struct value needle, int64_t at) {
+    struct value v = value_int(at);
+    v.caller = is_callers(self.s) || is_callers(needle.s);
+    return v;
+}
 METHOD(string_find) {
-    return value_int(find(r, self.s, a, false));
+    return place(self, a[0], find(r, self.s, a, false));
 }
 METHOD(string_rfind) {
-    return value_int(find(r, self.s, a, true));
+    return place(self, a[0], find(r, self.s, a, true));
 }
-static struct value index_of(struct render *r, int64_t at) {
+static struct value index_of(struct render *r, struct value self, const struct value *a, bool backwards) {
+    int64_t at = find(r, self.s, a, backwards);
     if (at < 0)
         work_fail(&r->w, ERR_INVALID, "substring not found");
-    return value_int(at);
+    return place(self, a[0], at);
 }
 METHOD(string_index) {
-    return index_of(r, find(r, self.s, a, false));
+    return index_of(r, self, a, false);
 }
 METHOD(string_rindex) {
-    return index_of(r, find(r, self.s, a, true));
+    return index_of(r, self, a, true);
 }
 METHOD(string_count) {
     const struct text *needle = argument_text(&r->w, a[0], "what is counted");
@@ -264,10 +271,10 @@ METHOD(string_count) {
     const struct text part = {.p = self.s->p + from, .n = to - from};
     work_charge(&r->w, part.n / 16);
     if (needle->n == 0)
-        return value_int((int64_t)text_chars(&r->w, &part) + 1);
+        return place(self, a[0], (int64_t)text_chars(&r->w, &part) + 1);
     for (size_t at = 0; (at = str_find(text_str(&part), text_str(needle), at)) != SIZE_MAX; at += needle->n)
         count++;
-    return value_int((int64_t)count);
+    return place(self, a[0], (int64_t)count);
 }
 
 /* startswith and endswith: one affix or a tuple of them. */

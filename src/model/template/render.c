@@ -176,13 +176,12 @@ static void bind_rest(struct render *r, struct scope *s, const struct macro *m, 
     for (size_t i = 0; i < call->names; i++) {
         if (used[i])
             continue;
-        struct str name = call->named[i].name;
+        struct str name = text_str(call->named[i].name);
         if (str_is(name, "caller")) {
             caller = call->named[i].value;
             has_caller = true;
         } else if (m->node->catches & CATCH_KWARGS) {
-            dict_set(&r->w, rest.dict, value_text(text_new(&r->w, name.p, name.n, false)),
-                     call->named[i].value);
+            dict_set(&r->w, rest.dict, value_text(call->named[i].name), call->named[i].value);
         } else {
             work_fail(&r->w, ERR_INVALID, "macro '%.*s' takes no keyword argument '%.*s'",
                       (int)m->node->name.n, m->node->name.p, (int)(name.n < 60 ? name.n : 60), name.p);
@@ -216,7 +215,7 @@ struct value macro_call(struct render *r, const struct macro *m, const struct ca
         if (i < call->n)
             v = call->arg[i];
         for (size_t k = 0; k < call->names; k++) {
-            if (used[k] || !str_equal(call->named[k].name, p->name))
+            if (used[k] || !str_equal(text_str(call->named[k].name), p->name))
                 continue;
             if (v.kind != UNSET)
                 work_fail(&r->w, ERR_INVALID, "macro got two values for the argument '%.*s'",

@@ -64,7 +64,9 @@ FILTER(filter_length) {
     int64_t n = value_length(&r->w, self);
     if (n < 0)
         work_fail(&r->w, ERR_INVALID, "object of type '%s' has no len()", value_type(self));
-    return value_int(n);
+    struct value v = value_int(n);
+    v.caller = self.kind == STRING ? text_caller_any(self.s, 0, self.s->n) : self.caller;
+    return v;
 }
 static struct value copy_items(struct render *r, struct value v) {
     size_t n;
@@ -298,7 +300,7 @@ FILTER(filter_slice) {
 
 static const struct value *named_argument(const struct call *call, const char *name) {
     for (size_t i = 0; i < call->names; i++)
-        if (str_is(call->named[i].name, name))
+        if (str_is(text_str(call->named[i].name), name))
             return &call->named[i].value;
     return NULL;
 }

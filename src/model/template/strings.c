@@ -367,7 +367,7 @@ static struct value format_field(struct render *r, const struct call *call, cons
         v = call->arg[at];
     }
     for (size_t i = 0; v.kind == UNSET && i < call->names; i++)
-        if (str_equal(call->named[i].name, (struct str){p, first}))
+        if (str_equal(text_str(call->named[i].name), (struct str){p, first}))
             v = call->named[i].value;
     if (v.kind == UNSET)
         work_fail(&r->w, ERR_INVALID, "the format names an argument that is not given");

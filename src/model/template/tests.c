@@ -182,7 +182,7 @@ TEST(global_range) {
                   TEMPLATE_MOST_RANGE);
     struct range *range = work_alloc(&r->w, 1, sizeof *range);
     *range = (struct range){start, stop, step, (size_t)n};
-    return (struct value){.kind = RANGE, .range = range};
+    return (struct value){.kind = RANGE, .caller = a[0].caller || a[1].caller || a[2].caller, .range = range};
 }
 
 /* What dict(...) and namespace(...) make of their arguments. */
@@ -208,9 +208,7 @@ static struct value fill_dict(struct render *r, const struct call *call, enum ki
         }
     }
     for (size_t i = 0; i < call->names; i++)
-        dict_set(&r->w, d.dict,
-                 value_text(text_new(&r->w, call->named[i].name.p, call->named[i].name.n, false)),
-                 call->named[i].value);
+        dict_set(&r->w, d.dict, value_text(call->named[i].name), call->named[i].value);
     return d;
 }
 TEST(global_dict) {

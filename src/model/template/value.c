@@ -293,7 +293,8 @@ struct value *value_items(struct work *w, struct value v, size_t *n) {
         item = work_alloc(w, *n, sizeof *item);
         work_charge(w, *n / 4);
         for (size_t i = 0; i < *n; i++)
-            item[i] = value_int(v.range->start + (int64_t)i * v.range->step);
+            item[i] = (struct value){
+                .kind = INT, .caller = v.caller, .i = v.range->start + (int64_t)i * v.range->step};
         return item;
     default:
         work_fail(w, ERR_INVALID, "'%s' object is not iterable", value_type(v));
