@@ -1,0 +1,337 @@
+/* The scheduler; see schedule.h. On the request's journey: the queue, and every step until the last token. */
+#include "engine/schedule.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+
+/* ---- accounts ---- */
+
+static struct account *find_account(struct schedule *s, uint64_t number) {
+    struct account **at = &s->account[(number * 0x9E3779B97F4A7C15u) >> 54];
+    for (; *at != NULL; at = &(*at)->next)
+        if ((*at)->number == number)
+            return *at;
+    *at = calloc(1, sizeof **at);
+    if (*at != NULL)
+        (*at)->number = number;
+    return *at;
+}
+
+/* The least service among accounts (or models) that have work. */
+static double least_service(const struct schedule *s) {
+    double least = -1;
+    for (size_t i = 0; i < s->models; i++)
+        for (const struct sequence *q = s->model[i].first; q != NULL; q = q->next)
+            if (least < 0 || q->account->service < least)
+                least = q->account->service;
+    return least;
+}
+
+static double least_model_service(const struct schedule *s) {
+    double least = -1;
+    for (size_t i = 0; i < s->models; i++)
+        if (s->model[i].live != 0 && (least < 0 || s->model[i].service < least))
+            least = s->model[i].service;
+    return least;
+}
+
+void schedule_free(struct schedule *s) {
+    for (size_t i = 0; i < sizeof s->account / sizeof *s->account; i++)
+        for (struct account *a = s->account[i], *next; a != NULL; a = next) {
+            next = a->next;
+            free(a);
+        }
+}
+
+int schedule_add(struct schedule *s, struct sequence *q) {
+    struct account *a = find_account(s, q->account_number);
+    if (a == NULL)
+        return ERR_NO_MEMORY;
+    double least = least_service(s), least_model = least_model_service(s);
+    if (a->live++ == 0) {
+        s->active++;
+        a->service = a->service < least ? least : a->service;
+    }
+    a->weight = q->weight;
+    q->account = a;
+    if (q->model->live++ == 0 && q->model->service < least_model)
+        q->model->service = least_model;
+    struct sequence **at = &q->model->first;
+    while (*at != NULL)
+        at = &(*at)->next;
+    q->next = NULL;
+    *at = q;
+    return 0;
+}
+
+static void stop(struct schedule *s, struct sequence *q) {
+    if (!q->started)
+        return;
+    s->started--;
+    q->account->slots--;
+    sequence_drop_pages(q, q->model->kv);
+}
+
+void schedule_remove(struct schedule *s, struct sequence *q) {
+    struct sequence **at = &q->model->first;
+    if (!q->started && !q->resumed)
+        atomic_fetch_sub(&s->waiting, 1);
+    stop(s, q);
+    while (*at != q)
+        at = &(*at)->next;
+    *at = q->next;
+    q->model->live--;
+    if (--q->account->live == 0)
+        s->active--;
+}
+
+/* ---- slots ---- */
+
+static void preempt(struct schedule *s, struct sequence *q) {
+    stop(s, q);
+    s->preempted++;
+}
+
+/* Free memory for q: of those that are blocked or younger, the one that loses least. */
+static bool preempt_for(struct schedule *s, const struct sequence *q) {
+    struct sequence *victim = NULL;
+    bool blocked = false;
+    for (size_t i = 0; i < s->models; i++)
+        for (struct sequence *v = s->model[i].first; v != NULL; v = v->next) {
+            bool waits = sequence_blocked(v);
+            if (v == q || !v->started || v->rows != 0 || (!waits && v->number < q->number))
+                continue;
+            if (victim == NULL || (waits && !blocked) || (waits == blocked && v->number > victim->number)) {
+                victim = v;
+                blocked = waits;
+            }
+        }
+    if (victim != NULL)
+        preempt(s, victim);
+    return victim != NULL;
+}
+
+/* The slots that are a's by right. */
+static uint32_t share(const struct schedule *s) {
+    uint32_t n = s->max_running / (s->active ? s->active : 1);
+    return n ? n : 1;
+}
+
+/* Should v rather than `best` give its slot to account a? One that waits for its client first, then the youngest of the account that holds most beyond its
+ * share, when a has not its own. */
+static bool gives_slot(const struct schedule *s, const struct account *a, const struct sequence *v,
+                       const struct sequence *best) {
+    bool waits = sequence_blocked(v), best_waits = best != NULL && sequence_blocked(best);
+    if (!waits && (best_waits || a->slots >= share(s) || v->account == a || v->account->slots <= share(s)))
+        return false;
+    if (best == NULL || waits != best_waits)
+        return true;
+    return v->account->slots != best->account->slots ? v->account->slots > best->account->slots
+                                                     : v->number > best->number;
+}
+
+/* Every slot is taken: somebody gives one up for account a, or not. */
+static bool free_slot(struct schedule *s, const struct account *a) {
+    struct sequence *victim = NULL;
+    for (size_t i = 0; i < s->models; i++)
+        for (struct sequence *v = s->model[i].first; v != NULL; v = v->next)
+            if (v->started && gives_slot(s, a, v, victim))
+                victim = v;
+    if (victim != NULL)
+        preempt(s, victim);
+    return victim != NULL;
+}
+
+static bool goes_before(const struct sequence *a, const struct sequence *b) {
+    return a->account != b->account && a->account->service != b->account->service
+               ? a->account->service < b->account->service
+               : a->number < b->number;
+}
+
+/* Is there memory for q without taking it from those that run? One page for each of them is left, for what they write next. */
+static bool fits(const struct schedule *s, const struct sequence *q) {
+    uint32_t pages = q->tokens / KV_PAGE_TOKENS + 1;
+    return s->started == 0 || kv_available(q->model->kv) >= pages + s->started;
+}
+
+/* Start what waits for m, the least served account first. */
+static void start_waiting(struct schedule *s, struct pool_model *m) {
+    for (;;) {
+        struct sequence *best = NULL;
+        for (struct sequence *q = m->first; q != NULL; q = q->next)
+            if (!q->started && !sequence_blocked(q) && (best == NULL || goes_before(q, best)))
+                best = q;
+        if (best == NULL || !fits(s, best) || (s->started >= s->max_running && !free_slot(s, best->account)))
+            return;
+        best->started = true;
+        best->account->slots++;
+        s->started++;
+        if (!best->resumed) {
+            atomic_fetch_sub(&s->waiting, 1);
+            best->started_at = clock_mono_ns();
+        }
+    }
+}
+
+/* ---- rows ---- */
+
+/* Pages for `rows` more tokens of q, fewer where memory is short, younger ones give way; how many tokens fit. */
+static uint32_t make_room(struct schedule *s, struct sequence *q, uint32_t rows) {
+    while (q->pages * KV_PAGE_TOKENS < q->computed + rows) {
+        uint32_t page = kv_acquire(q->model->kv);
+        if (page != KV_NO_PAGE)
+            q->page[q->pages++] = page;
+        else if (q->pages * KV_PAGE_TOKENS > q->computed)
+            return q->pages * KV_PAGE_TOKENS - q->computed;
+        else if (!preempt_for(s, q))
+            return 0;
+    }
+    return rows;
+}
+
+static void add_rows(struct batch *b, struct sequence *q, uint32_t rows) {
+    bool ends = q->computed + rows == q->tokens;
+    q->rows = rows;
+    q->logits = ends;
+    b->sequence[b->sequences++] = q;
+    for (uint32_t i = 0; i < rows; i++) {
+        bool logits = (ends && i + 1 == rows) || (q->prompt_logprobs && q->computed + i < q->prompt);
+        b->logits += logits;
+        b->row[b->rows++] = (struct forward_row){.token = q->token[q->computed + i],
+                                                 .position = q->computed + i,
+                                                 .page = q->page,
+                                                 .want_logits = logits};
+    }
+}
+
+/* Somebody computes the very page that q needs next: it will find it after this step. */
+static bool comes_soon(const struct sequence *q) {
+    const struct hash *name = q->named ? &q->next_name : NULL;
+    for (const struct sequence *o = q->model->first; name != NULL && o != NULL; o = o->next)
+        if (o != q && o->account == q->account && o->named && (o->rows != 0 || o->computed > q->computed) &&
+            o->computed / KV_PAGE_TOKENS == q->computed / KV_PAGE_TOKENS && o->started &&
+            hash_equal(&o->next_name, name))
+            return true;
+    return false;
+}
+
+static bool add_prefill(struct schedule *s, struct batch *b, struct sequence *q, uint32_t budget) {
+    sequence_find_pages(q, q->model->kv);
+    if (!q->prompt_logprobs && comes_soon(q))
+        return false;
+    uint32_t rows = q->tokens - q->computed;
+    if (q->prompt_logprobs && rows > s->max_running - b->logits)
+        rows = s->max_running - b->logits;
+    if (rows > budget) { /* whole pages, so that others can share them */
+        uint32_t past = (q->computed + budget) % KV_PAGE_TOKENS;
+        rows = budget > past ? budget - past : budget;
+    }
+    rows = make_room(s, q, rows);
+    if (rows != 0)
+        add_rows(b, q, rows);
+    return rows != 0;
+}
+
+/* Rows of prompts beside decoding ones: as many as make the step no more than three times as long. */
+static uint32_t prefill_budget(const struct batch *b) {
+    const struct pool_model *m = b->model;
+    if (b->rows == 0 || m->decode_ns == 0 || m->prefill_row_ns == 0)
+        return b->rows == 0 ? BATCH_PREFILL : KV_PAGE_TOKENS;
+    double rows = 2 * m->decode_ns / m->prefill_row_ns;
+    return rows < KV_PAGE_TOKENS ? KV_PAGE_TOKENS : rows > BATCH_PREFILL ? BATCH_PREFILL : (uint32_t)rows;
+}
+
+/* The sequences of m that may step, at most `most`: those that waited longest for a step when there are more. Kept in order of age. */
+static uint32_t choose(const struct schedule *s, const struct pool_model *m, struct sequence **out,
+                       uint32_t most) {
+    uint32_t n = 0;
+    for (struct sequence *q = m->first; q != NULL; q = q->next) {
+        q->rows = 0;
+        if (!q->started || sequence_blocked(q))
+            continue;
+        if (n < most) {
+            out[n++] = q;
+            continue;
+        }
+        uint32_t latest = 0;
+        for (uint32_t i = 1; i < n; i++)
+            if (out[i]->last_step > out[latest]->last_step)
+                latest = i;
+        if (q->last_step >= out[latest]->last_step)
+            continue;
+        for (uint32_t i = latest; i + 1 < n; i++)
+            out[i] = out[i + 1];
+        out[n - 1] = q;
+    }
+    return n;
+}
+
+static void fill(struct schedule *s, struct batch *b) {
+    struct sequence *q[BATCH_SEQUENCES];
+    uint32_t n = choose(s, b->model, q, s->max_running);
+    for (uint32_t i = 0; i < n; i++)
+        if (q[i]->started && q[i]->tokens - q[i]->computed == 1 && make_room(s, q[i], 1) == 1)
+            add_rows(b, q[i], 1);
+    uint32_t budget = prefill_budget(b);
+    while (budget >= KV_PAGE_TOKENS || b->rows == 0) {
+        struct sequence *best = NULL;
+        uint32_t at = 0;
+        for (uint32_t i = 0; i < n; i++)
+            if (q[i] != NULL && q[i]->started && q[i]->rows == 0 && q[i]->tokens - q[i]->computed > 1 &&
+                (best == NULL || goes_before(q[i], best))) {
+                best = q[i];
+                at = i;
+            }
+        if (best == NULL || b->logits >= s->max_running)
+            return;
+        q[at] = NULL;
+        if (add_prefill(s, b, best, budget)) {
+            b->prefill_rows += best->rows;
+            budget -= best->rows < budget ? best->rows : budget;
+        }
+    }
+}
+
+bool schedule_next(struct schedule *s, struct batch *b) {
+    bool tried[64] = {false};
+    for (size_t round = 0; round < s->models; round++) {
+        struct pool_model *m = NULL;
+        size_t at = 0;
+        for (size_t i = 0; i < s->models; i++)
+            if (!tried[i] && s->model[i].live != 0 && (m == NULL || s->model[i].service < m->service)) {
+                m = &s->model[i];
+                at = i;
+            }
+        if (m == NULL)
+            return false;
+        tried[at] = true;
+        b->model = m;
+        b->sequences = b->rows = b->prefill_rows = b->logits = 0;
+        start_waiting(s, m);
+        fill(s, b);
+        if (b->rows != 0)
+            return true;
+    }
+    return false;
+}
+
+void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
+    struct pool_model *m = b->model;
+    double row_ns = (double)ns / b->rows;
+    s->steps++;
+    m->service += (double)ns;
+    for (uint32_t i = 0; i < b->sequences; i++) {
+        struct sequence *q = b->sequence[i];
+        q->last_step = s->steps;
+        q->chip_ns += (int64_t)(row_ns * q->rows);
+        q->account->service += row_ns * q->rows / q->account->weight;
+    }
+    if (b->prefill_rows == 0)
+        m->decode_ns += ((double)ns - m->decode_ns) * (m->decode_ns == 0 ? 1 : 0.1);
+    else if (b->prefill_rows >= KV_PAGE_TOKENS) {
+        double prefill = b->prefill_rows == b->rows ? (double)ns : (double)ns - m->decode_ns;
+        double each = prefill > 0 ? prefill / b->prefill_rows : 0;
+        m->prefill_row_ns += (each - m->prefill_row_ns) * (m->prefill_row_ns == 0 ? 1 : 0.1);
+    }
+}

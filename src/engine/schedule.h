@@ -1,0 +1,61 @@
+/* Which rows the next step computes. Service is counted in chip time, per account and weighted, as virtual counters (Sheng et al., "Fairness in Serving Large
+ * Language Models", arXiv 2401.00588): the least served account's requests start first and prefill first; an account that comes back is lifted to the
+ * least served of the active ones, so that nobody saves up credit by being idle. Used by the engine's thread only. */
+#ifndef ENGINE_SCHEDULE_H
+#define ENGINE_SCHEDULE_H
+
+#include "engine/forward.h"
+#include "engine/sequence.h"
+
+enum { BATCH_PREFILL = 256, BATCH_SEQUENCES = 256 };
+
+struct account {
+    uint64_t number;
+    uint32_t weight, live, slots; /* sequences alive; sequences started */
+    double service;               /* chip nanoseconds over weight */
+    struct account *next;
+};
+
+struct pool_model { /* a model of the pool */
+    char *name;
+    struct model *model;
+    struct forward *forward;
+    struct kv *kv;
+    struct sequence *first; /* alive, in order of submission */
+    uint32_t live;
+    double service;
+    double decode_ns, prefill_row_ns; /* measured: a step without prefill; what one more prompt row costs */
+    atomic_bool failed;
+    struct error why; /* written before failed */
+};
+
+struct schedule {
+    struct kv_budget budget;
+    struct pool_model *model;
+    size_t models;
+    uint32_t max_running;
+    uint32_t started, active; /* sequences with a slot; accounts with a live sequence */
+    uint64_t steps, preempted;
+    struct account *account[1024]; /* by number, chained */
+    atomic_uint waiting;           /* submitted and never started */
+};
+
+struct batch {
+    struct pool_model *model;
+    struct sequence *sequence[BATCH_SEQUENCES];
+    struct forward_row row[BATCH_PREFILL + BATCH_SEQUENCES];
+    uint32_t sequences, rows, prefill_rows, logits;
+};
+
+/* A sequence comes in or goes. */
+int schedule_add(struct schedule *s, struct sequence *q);
+void schedule_remove(struct schedule *s, struct sequence *q); /* gives its pages back; not its memory */
+
+/* Fill b with the next step; false: there is nothing to compute now. */
+bool schedule_next(struct schedule *s, struct batch *b);
+/* The step took ns: charge the accounts and learn the costs. */
+void schedule_charge(struct schedule *s, struct batch *b, int64_t ns);
+
+void schedule_free(struct schedule *s); /* the accounts */
+
+#endif
