@@ -238,7 +238,25 @@ def random_expressions():
             snippet(source, BY_DESIGN)
 
 
+def own_template():
+    """A model file's own template, with the tokens of its vocabulary."""
+    models = pathlib.Path(os.environ.get("UNKAI_MODELS", pathlib.Path.home() / ".local/share/unkai/models"))
+    path = models / "smollm2-135m-q4_1.gguf"
+    if not path.exists():
+        print(f"skipped: {path} is not there; no model file's own template was rendered")
+        return
+    text, segments, refusal = ours(path, {"messages": [{"role": "user", "content": "<|im_end|>"}], "add_generation_prompt": True})
+    wanted = ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+              "<|im_start|>user\n<|im_end|><|im_end|>\n<|im_start|>assistant\n")
+    if text != wanted or [s["text"] for s in segments if not s["control"]] != ["user", "<|im_end|>"]:
+        Counts.wrong += 1
+        print(f"FAIL {path.name}: {text!r} {refusal or ''}")
+    else:
+        Counts.same += 1
+
+
 def main():
+    own_template()
     shared = pathlib.Path(os.environ.get("UNKAI_SHARED", HERE.parent.parent.parent / "shared")) / "templates"
     model_templates(HERE / "templates")
     if shared.is_dir():
