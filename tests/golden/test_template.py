@@ -3,7 +3,8 @@
 
 usage: test_template.py UNKAI [CASES]; UNKAI_SHARED names the folder with the models' own templates. Four kinds of cases: every
 model's template with many conversations; templates in the style of other models (templates/); hand-written snippets
-(template_cases.txt, one a line, and template_blocks.txt, between lines of "=="); random expressions (CASES of them)."""
+(template_cases.txt, one a line, and template_blocks.txt, between lines of "=="); random expressions (CASES of
+them) and layouts (half as many)."""
 import json
 import os
 import pathlib
@@ -225,8 +226,8 @@ def expression(r, depth):
 
 
 def comparable(text):
-    """Things that print their address or that Python shows as built in are no matter of this test."""
-    return text is None or not any(what in text for what in (" at 0x", " object", "<class", "<built-in"))
+    """Things that print their address or that Python shows as built in, and lists of markup, are no matter of this test."""
+    return text is None or not any(what in text for what in (" at 0x", " object", "<class", "<built-in", "Markup("))
 
 
 def random_expressions():
@@ -236,6 +237,41 @@ def random_expressions():
         theirs, _ = template_oracle.render(source, VARIABLES)
         if comparable(theirs):
             snippet(source, BY_DESIGN)
+
+
+# ---- random layouts: white space control, scopes, loops ----
+
+PIECES = ["a", " ", "  ", "\n", "\n", "\n\n", "\t", "x\n", " {", "}", "%", "\r\n", "\u00a0", "{{ 1 }}", "{{- 2 }}", "{{ 3 -}}", "{{+ x }}", "{# c #}", "{#- c -#}",
+          "{# c +#}", "{#+ c\n#}", "{% set x = 5 %}", "{%- set x = x ~ 1 -%}", "{%+ set y = x +%}", "{{ x }}", "{{ y }}", "{{ ns.v }}", "{% set ns.v = ns.v ~ 'n' %}",
+          "{{ loop.index if loop is defined }}", "{{ i }}", "{% raw %} {{ r }}\n {% endraw %}", "{%- raw -%} \n{% r %} {%- endraw -%}", "{%+ raw %}\n{%+ endraw +%}", "{{ m(x) }}", "{{ m() }}"]
+WRAPPERS = [("if true", "endif"), ("if x", "endif"), ("for i in [1, 2]", "endfor"), ("for i in 'ab' if i != x", "endfor"), ("set y", "endset"), ("filter upper", "endfilter"),
+            ("with x = 7", "endwith"), ("macro m(x=3)", "endmacro"), ("generation", "endgeneration"), ("if false", "endif"), ("call m(1)", "endcall"), ("set z | trim", "endset")]
+
+
+def layout(r, depth):
+    text = ""
+    for _ in range(r.randint(1, 5)):
+        if depth == 0 or r.random() < 0.6:
+            text += r.choice(PIECES)
+            continue
+        begin, end = r.choice(WRAPPERS)
+        sign = [r.choice(["", "", "-", "+"]) for _ in range(4)]
+        middle = layout(r, depth - 1)
+        if begin.startswith(("if", "for")) and r.random() < 0.3:
+            middle += r.choice(["{% else %}", "{%- else -%}", " {% else +%}\n"]) + layout(r, depth - 1)
+        if begin.startswith("for") and r.random() < 0.3:
+            middle += r.choice(["{% break %}", "{% if loop.last %}{% continue %}{% endif %}", "{% if i == 1 %}{%- continue -%}{% endif %}\n"]) + "tail"
+        text += "{%" + sign[0] + f" {begin} " + sign[1] + "%}" + middle + "{%" + sign[2] + f" {end} " + sign[3] + "%}"
+    return text
+
+
+def random_layouts():
+    r = random.Random(20261125)
+    for _ in range(COUNT // 2):
+        source = "{% set ns = namespace(v='') %}{% macro m(x=3) %}<{{ x }}{{ caller() if caller }}>{% endmacro %}" + layout(r, 3)
+        theirs, _ = template_oracle.render(source, VARIABLES)
+        if comparable(theirs):
+            snippet(source)
 
 
 def own_template():
@@ -265,6 +301,7 @@ def main():
         print(f"skipped: {shared} is not there; the models' own templates were not rendered")
     snippets()
     random_expressions()
+    random_layouts()
     print(f"{Counts.same} texts equal, {Counts.raised} refused by both, {Counts.wrong} wrong")
     return Counts.wrong > 0
 

@@ -111,7 +111,7 @@ static bool has_other_attribute(struct value v, struct str name) {
     static const char *const list[] = {"append", "clear",   "extend", "insert", "pop",
                                        "remove", "reverse", "sort",   NULL};
     static const char *const dict[] = {"clear", "fromkeys", "pop", "popitem", "setdefault", "update", NULL};
-    static const char *const range[] = {"start", "stop", "step", "index", "count", NULL};
+    static const char *const range[] = {"start", "stop", "step", NULL};
     static const char *const view[] = {"isdisjoint", "mapping", NULL};
     const char *const *names = v.kind == BOOL || v.kind == INT ? number
                                : v.kind == FLOAT               ? real
@@ -136,6 +136,7 @@ bool value_method(struct render *r, struct value v, struct str name, struct valu
         break;
     case LIST:
     case TUPLE:
+    case RANGE:
         if (bind(r, template_list_methods, v, name, out))
             return true;
         break;

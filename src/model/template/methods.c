@@ -393,19 +393,23 @@ const struct builtin template_string_methods[] = {
 /* ---- lists and dicts ---- */
 
 METHOD(list_index) {
-    int64_t n = (int64_t)self.list->n, from = argument_int(&r->w, a[1], 0, "the start"),
+    size_t count;
+    const struct value *item = value_items(&r->w, self, &count);
+    int64_t n = (int64_t)count, from = argument_int(&r->w, a[1], 0, "the start"),
             to = argument_int(&r->w, a[2], n, "the end");
     from = from < -n ? 0 : from < 0 ? from + n : from;
     to = to < 0 ? to + n : to > n ? n : to;
     for (int64_t i = from; i < to; i++)
-        if (value_equal(&r->w, self.list->item[i], a[0]))
+        if (value_equal(&r->w, item[i], a[0]))
             return value_int(i);
     work_fail(&r->w, ERR_INVALID, "the value is not in the %s", value_type(self));
 }
 METHOD(list_count) {
+    size_t n;
     int64_t count = 0;
-    for (size_t i = 0; i < self.list->n; i++)
-        count += value_equal(&r->w, self.list->item[i], a[0]);
+    const struct value *item = value_items(&r->w, self, &n);
+    for (size_t i = 0; i < n; i++)
+        count += value_equal(&r->w, item[i], a[0]);
     return value_int(count);
 }
 METHOD(list_copy) {

@@ -155,8 +155,11 @@ static struct node *parse_with(struct parser *p) {
 /* Marks what the assistant wrote, for training: only its body counts. */
 static struct node *parse_generation(struct parser *p) {
     struct node *n = parser_node(p, NODE_SCOPE);
+    unsigned loops = p->loops;
     p->at++;
+    p->loops = 0;
     n->list = parse_until(p, "endgeneration");
+    p->loops = loops;
     return n;
 }
 

@@ -486,7 +486,7 @@ struct value string_percent(struct render *r, const struct text *format, struct 
             print_repr(&printed, v);
         format_text(r, &o, writer_done(&printed), &spec);
     }
-    if (used < n && args.kind != DICT && args.kind != LIST && args.kind != UNDEFINED)
+    if (used < n && args.kind != DICT && args.kind != LIST && args.kind != UNDEFINED && args.kind != RANGE)
         work_fail(&r->w, ERR_INVALID, "not all arguments converted during string formatting");
     const struct text *s = writer_done(&o);
     return value_text(text_caller_any(format, 0, format->n) ? text_as_caller(&r->w, s) : s);

@@ -257,7 +257,9 @@ static struct value *string_items(struct work *w, const struct text *s, size_t *
         size_t end = at + 1;
         while (end < s->n && ((unsigned char)s->p[end] & 0xC0) == 0x80)
             end++;
-        item[i] = value_text(text_part(w, s, at, end - at));
+        struct text *c = text_new(w, s->p + at, end - at, s->caller);
+        c->mask = s->mask ? s->mask + at : NULL;
+        item[i] = value_text(c);
         at = end;
     }
     return item;
