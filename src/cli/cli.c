@@ -11,6 +11,12 @@
 
 const struct command cli_commands[] = {
     /* COMMANDS: one row each, in the order a newcomer meets them */
+    {"serve", "serve models over the OpenAI API", cmd_serve},
+    {"tenant", "who may use the cloud, and their credit", cmd_tenant},
+    {"key", "the keys of tenants", cmd_key},
+    {"price", "the price book", cmd_price},
+    {"usage", "what tenants used and were charged", cmd_usage},
+    {"ledger", "the transfers, and the proof that they add up", cmd_ledger},
     {"template", "render a chat template and show who wrote what", cmd_template},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"perplexity", "how well a model predicts a text", cmd_perplexity},

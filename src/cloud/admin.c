@@ -1,0 +1,372 @@
+/* The operations behind the commands: each takes and gives JSON, runs on the writer's thread in a transaction of its own, and changes the mirror in memory with
+ * the books. One table, whether the command runs them itself or asks the server over its control socket. */
+#include "cloud/inner.h"
+#include "cloud/report.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- arguments ---- */
+
+static struct str text_of(const struct json *args, const char *name) {
+    return json_as_str(json_get(args, name));
+}
+
+static bool is_name(struct str s, size_t most) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((s.p[i] < 'a' || s.p[i] > 'z') && (s.p[i] < 'A' || s.p[i] > 'Z') &&
+            (s.p[i] < '0' || s.p[i] > '9') && (s.p[i] == 0 || strchr("._-:/@", s.p[i]) == NULL))
+            return false;
+    return s.n > 0 && s.n < most;
+}
+
+static int need_tenant(struct cloud *c, const struct json *args, const char *name, struct tenant **out,
+                       struct error *e) {
+    struct str text = text_of(args, name);
+    *out = memory_tenant(c, text);
+    return *out != NULL
+               ? 0
+               : error_param(e, ERR_NOT_FOUND, name, "there is no tenant '%.*s'; see unkai tenant list",
+                             (int)(text.n < 60 ? text.n : 60), text.p);
+}
+
+/* ---- answers ---- */
+
+static void write_money(struct buf *out, const char *name, int64_t value, int digits) {
+    buf_printf(out, ",\"%s\":\"", name);
+    money_write(out, value, digits);
+    buf_byte(out, '"');
+}
+
+static void write_tenant(struct cloud *c, struct buf *out, const struct tenant *t) {
+    pthread_mutex_lock(&c->lock);
+    amount balance = t->balance, held = t->held;
+    pthread_mutex_unlock(&c->lock);
+    buf_printf(out, "{\"id\":%lld,\"name\":", (long long)t->id);
+    json_write_text(out, t->name);
+    buf_printf(out, ",\"currency\":\"%s\"", t->currency);
+    write_money(out, "balance", balance, AMOUNT_DIGITS);
+    write_money(out, "held", held, AMOUNT_DIGITS);
+    write_money(out, "available", balance - held, AMOUNT_DIGITS);
+    buf_byte(out, '}');
+}
+
+/* ---- tenants ---- */
+
+static int add_credit(struct cloud *c, struct tenant *t, amount value, struct str id, struct error *e) {
+    char funding[32], name[200];
+    unsigned char own[12];
+    bool again;
+    struct transfer transfer = {
+        .kind = STR("credit"), .credit = t->account, .value = value, .at = clock_wall_ns()};
+    snprintf(funding, sizeof funding, "funding:%s", t->currency);
+    int n = snprintf(name, sizeof name, "credit:%lld:%.*s", (long long)t->id, (int)(id.n < 100 ? id.n : 100),
+                     id.p);
+    if (id.n == 0) {
+        random_bytes(own, sizeof own);
+        for (size_t i = 0; i < sizeof own; i++)
+            n += snprintf(name + n, sizeof name - (size_t)n, "%02x", own[i]);
+    }
+    transfer.id = str_from(name);
+    int rc = ledger_account(c->store, funding, t->currency, &transfer.debit, e);
+    if (rc != 0 || (rc = ledger_transfer(c->store, &transfer, &again, e)) != 0 || again)
+        return rc;
+    pthread_mutex_lock(&c->lock);
+    t->balance += value;
+    pthread_mutex_unlock(&c->lock);
+    return 0;
+}
+
+static int tenant_create(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct str name = text_of(args, "name"), currency = text_of(args, "currency"),
+               credit = text_of(args, "credit");
+    struct tenant t = {.max_concurrent = 256};
+    struct query *q;
+    amount value = 0;
+    char account[TENANT_NAME_BYTES + 16];
+    if (!is_name(name, TENANT_NAME_BYTES))
+        return error_param(e, ERR_INVALID, "name",
+                           "a tenant's name is 1 to %d letters, digits and . _ - : / @",
+                           TENANT_NAME_BYTES - 1);
+    if (!money_currency(currency))
+        return error_param(e, ERR_INVALID, "currency", "a currency is three capital letters, like JPY");
+    if (memory_tenant(c, name) != NULL)
+        return error_param(e, ERR_CONFLICT, "name", "there is a tenant %.*s already", (int)name.n, name.p);
+    int rc = credit.n > 0 ? money_parse(&value, credit, AMOUNT_DIGITS, e) : 0;
+    if (rc != 0)
+        return rc;
+    memcpy(t.name, name.p, name.n);
+    memcpy(t.currency, currency.p, 3);
+    snprintf(account, sizeof account, "tenant:%s", t.name);
+    if ((rc = ledger_account(c->store, account, t.currency, &t.account, e)) != 0 ||
+        (rc = store_query(c->store, &q,
+                          "INSERT INTO tenant (name, currency, account, max_concurrent, created)"
+                          " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+                          e)) != 0)
+        return rc;
+    query_text(q, 1, name);
+    query_text(q, 2, currency);
+    query_int(q, 3, t.account);
+    query_int(q, 4, t.max_concurrent);
+    query_int(q, 5, clock_wall_ns());
+    if ((rc = query_step(q, e)) <= 0)
+        return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "the tenant got no number");
+    t.id = query_column_int(q, 0);
+    if ((rc = query_run(q, e)) != 0 || (value > 0 && (rc = add_credit(c, &t, value, STR("opening"), e)) != 0))
+        return rc;
+    pthread_mutex_lock(&c->lock);
+    rc = memory_add_tenant(c, &t, e);
+    pthread_mutex_unlock(&c->lock);
+    if (rc == 0)
+        write_tenant(c, out, &t);
+    return rc;
+}
+
+static int tenant_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct tenant *t;
+    int rc = need_tenant(c, args, "name", &t, e);
+    if (rc == 0)
+        write_tenant(c, out, t);
+    return rc;
+}
+
+static int tenant_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    buf_byte(out, '[');
+    for (const struct tenant *t = c->tenants; t != NULL; t = t->next) {
+        if (t != c->tenants)
+            buf_byte(out, ',');
+        write_tenant(c, out, t);
+    }
+    buf_byte(out, ']');
+    return 0;
+}
+
+static int tenant_credit(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct tenant *t;
+    amount value;
+    int rc = need_tenant(c, args, "name", &t, e);
+    if (rc != 0 || (rc = money_parse(&value, text_of(args, "amount"), AMOUNT_DIGITS, e)) != 0)
+        return rc;
+    if (value > INT64_MAX / 4 || t->balance > INT64_MAX / 4)
+        return error_param(e, ERR_INVALID, "amount", "the credit is too large");
+    rc = add_credit(c, t, value, text_of(args, "payment"), e);
+    if (rc == 0)
+        write_tenant(c, out, t);
+    return rc;
+}
+
+/* ---- keys ---- */
+
+enum { KEY_BYTES = 32, KEY_TEXT = 3 + 43 };
+
+static void make_key(char text[KEY_TEXT + 1]) {
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    unsigned char byte[KEY_BYTES + 1] = {0};
+    random_bytes(byte, KEY_BYTES);
+    memcpy(text, "uk-", 3);
+    for (int i = 0; i < 43; i++) {
+        int bit = i * 6;
+        unsigned pair = (unsigned)byte[bit / 8] << 8 | byte[bit / 8 + 1];
+        text[3 + i] = digit[pair >> (10 - bit % 8) & 63];
+    }
+    text[KEY_TEXT] = 0;
+}
+
+static int key_create(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct key k = {0};
+    struct query *q;
+    char text[KEY_TEXT + 1];
+    int rc = need_tenant(c, args, "tenant", &k.tenant, e);
+    if (rc != 0)
+        return rc;
+    make_key(text);
+    k.hash = hash_hmac((struct str){(const char *)c->secret.byte, sizeof c->secret.byte}, str_from(text));
+    rc = store_query(
+        c->store, &q,
+        "INSERT INTO key (tenant, name, hash, created, revoked) VALUES ($1, $2, $3, $4, 0) RETURNING id", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, k.tenant->id);
+    query_text(q, 2, text_of(args, "name"));
+    query_blob(q, 3, (struct str){(const char *)k.hash.byte, sizeof k.hash.byte});
+    query_int(q, 4, clock_wall_ns());
+    if ((rc = query_step(q, e)) <= 0)
+        return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "the key got no number");
+    k.id = query_column_int(q, 0);
+    if ((rc = query_run(q, e)) != 0)
+        return rc;
+    pthread_mutex_lock(&c->lock);
+    rc = memory_add_key(c, &k, e);
+    pthread_mutex_unlock(&c->lock);
+    buf_printf(out, "{\"id\":%lld,\"tenant\":", (long long)k.id);
+    json_write_text(out, k.tenant->name);
+    buf_printf(out, ",\"key\":\"%s\"}", text);
+    return rc;
+}
+
+static int key_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct query *q;
+    struct str tenant = text_of(args, "tenant");
+    bool first = true;
+    int rc = store_query(
+        c->store, &q,
+        "SELECT k.id, t.name, k.name, k.created, k.revoked FROM key k JOIN tenant t ON t.id = k.tenant"
+        " WHERE $1 = '' OR t.name = $1 ORDER BY k.id",
+        e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, tenant);
+    buf_byte(out, '[');
+    while ((rc = query_step(q, e)) > 0) {
+        buf_printf(out, "%s{\"id\":%lld,\"tenant\":", first ? "" : ",", (long long)query_column_int(q, 0));
+        json_write_str(out, query_column_text(q, 1));
+        buf_text(out, ",\"name\":");
+        json_write_str(out, query_column_text(q, 2));
+        buf_printf(out, ",\"created\":%lld,\"revoked\":%s}", (long long)(query_column_int(q, 3) / 1000000000),
+                   query_column_int(q, 4) ? "true" : "false");
+        first = false;
+    }
+    buf_byte(out, ']');
+    return rc;
+}
+
+static int key_revoke(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct query *q;
+    int64_t id = json_as_int(json_get(args, "id"));
+    bool found = false;
+    int rc = store_query(c->store, &q, "UPDATE key SET revoked = $2 WHERE id = $1", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, id);
+    query_int(q, 2, clock_wall_ns());
+    if ((rc = query_run(q, e)) != 0)
+        return rc;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < sizeof c->keys / sizeof *c->keys; i++)
+        for (struct key *k = c->keys[i]; k != NULL; k = k->next)
+            if (k->id == id)
+                found = k->revoked = true;
+    pthread_mutex_unlock(&c->lock);
+    buf_printf(out, "{\"id\":%lld,\"revoked\":true}", (long long)id);
+    return found ? 0
+                 : error_param(e, ERR_NOT_FOUND, "id", "there is no key %lld; see unkai key list",
+                               (long long)id);
+}
+
+/* ---- prices ---- */
+
+/* Prices are said per million tokens: six decimals there are 10^-12 a token. */
+static void write_price(struct buf *out, struct str model, struct str currency, const struct tariff *t,
+                        int64_t since) {
+    buf_text(out, "{\"model\":");
+    json_write_str(out, model);
+    buf_text(out, ",\"currency\":");
+    json_write_str(out, currency);
+    write_money(out, "input", t->input, PRICE_DIGITS - 6);
+    write_money(out, "cached", t->cached, PRICE_DIGITS - 6);
+    write_money(out, "output", t->output, PRICE_DIGITS - 6);
+    buf_printf(out, ",\"since\":%lld}", (long long)(since / 1000000000));
+}
+
+static int price_set(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct str model = text_of(args, "model"), currency = text_of(args, "currency"),
+               cached = text_of(args, "cached");
+    struct price_row p = {0};
+    struct query *q;
+    int64_t now = clock_wall_ns();
+    int rc;
+    if (!is_name(model, MODEL_NAME_BYTES))
+        return error_param(e, ERR_INVALID, "model",
+                           "a model's name is 1 to %d letters, digits and . _ - : / @", MODEL_NAME_BYTES - 1);
+    if (!money_currency(currency))
+        return error_param(e, ERR_INVALID, "currency", "a currency is three capital letters, like JPY");
+    if ((rc = money_parse(&p.tariff.input, text_of(args, "input"), PRICE_DIGITS - 6, e)) != 0 ||
+        (rc = money_parse(&p.tariff.output, text_of(args, "output"), PRICE_DIGITS - 6, e)) != 0 ||
+        (rc = money_parse(&p.tariff.cached, cached.n ? cached : text_of(args, "input"), PRICE_DIGITS - 6,
+                          e)) != 0 ||
+        (rc = store_query(c->store, &q,
+                          "INSERT INTO price (model, currency, input, cached, output, since)"
+                          " VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+                          e)) != 0)
+        return rc;
+    query_text(q, 1, model);
+    query_text(q, 2, currency);
+    query_int(q, 3, p.tariff.input);
+    query_int(q, 4, p.tariff.cached);
+    query_int(q, 5, p.tariff.output);
+    query_int(q, 6, now);
+    if ((rc = query_step(q, e)) <= 0)
+        return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "the price got no number");
+    p.id = query_column_int(q, 0);
+    if ((rc = query_run(q, e)) != 0)
+        return rc;
+    memcpy(p.model, model.p, model.n);
+    memcpy(p.currency, currency.p, 3);
+    pthread_mutex_lock(&c->lock);
+    rc = memory_add_price(c, &p, e);
+    pthread_mutex_unlock(&c->lock);
+    write_price(out, model, currency, &p.tariff, now);
+    return rc;
+}
+
+static int price_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct query *q;
+    bool first = true;
+    int rc = store_query(
+        c->store, &q,
+        "SELECT model, currency, input, cached, output, since FROM price ORDER BY model, currency, id", e);
+    buf_byte(out, '[');
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        struct tariff t = {query_column_int(q, 2), query_column_int(q, 3), query_column_int(q, 4)};
+        if (!first)
+            buf_byte(out, ',');
+        write_price(out, query_column_text(q, 0), query_column_text(q, 1), &t, query_column_int(q, 5));
+        first = false;
+        rc = 0;
+    }
+    buf_byte(out, ']');
+    return rc;
+}
+
+/* ---- the table ---- */
+
+struct operation {
+    struct cloud *cloud;
+    const struct json *args;
+    struct buf *out;
+    int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+};
+
+static int run_operation(struct cloud *c, void *context, struct error *e) {
+    struct operation *o = context;
+    return o->run(c, o->args, o->out, e);
+}
+
+int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e) {
+    static const struct {
+        const char *name;
+        int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+    } table[] = {
+        {"tenant.create", tenant_create}, {"tenant.show", tenant_show},     {"tenant.list", tenant_list},
+        {"tenant.credit", tenant_credit}, {"key.create", key_create},       {"key.list", key_list},
+        {"key.revoke", key_revoke},       {"price.set", price_set},         {"price.list", price_list},
+        {"usage", report_usage},          {"ledger.verify", report_verify}, {"ledger.list", report_ledger},
+    };
+    struct str name = json_as_str(json_get(request, "op"));
+    struct operation o = {.cloud = c, .args = request, .out = out};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (str_is(name, table[i].name))
+            o.run = table[i].run;
+    if (o.run == NULL)
+        return error_set(e, ERR_UNSUPPORTED,
+                         "this server does not know the operation; is it of another version?");
+    size_t start = out->n;
+    int rc = journal_call(c, run_operation, &o, e);
+    if (rc == 0 && out->failed)
+        rc = error_set(e, ERR_NO_MEMORY, "no memory for the answer");
+    if (rc != 0)
+        out->n = start;
+    return rc;
+}

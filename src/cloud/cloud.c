@@ -1,0 +1,261 @@
+/* The books as requests meet them: who is asking, a hold, what was sent, a settlement; memory only, the journal follows. See cloud.h. On the request's journey:
+ * between the gateway and the engine, and last of all. */
+#include "cloud/inner.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { UNJOURNALLED = 32, JOURNAL_EVERY = 8 };
+
+/* ---- opening ---- */
+
+/* The secret of the key hashes, made at the first start. Written aside and renamed, so that a crash leaves a whole one or none. */
+static int read_secret(struct cloud *c, struct error *e) {
+    char path[4200], fresh[4200];
+    snprintf(path, sizeof path, "%s/secret", c->folder);
+    snprintf(fresh, sizeof fresh, "%s/secret.new", c->folder);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        random_bytes(&c->secret, sizeof c->secret);
+        fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (fd < 0 || write(fd, &c->secret, sizeof c->secret) != (ssize_t)sizeof c->secret ||
+            fsync(fd) != 0 || rename(fresh, path) != 0) {
+            if (fd >= 0)
+                close(fd);
+            return error_set(e, ERR_IO, "cannot write %.300s: %s", path, strerror(errno));
+        }
+        close(fd);
+        return 0;
+    }
+    ssize_t n = fd < 0 ? -1 : read(fd, &c->secret, sizeof c->secret);
+    if (fd >= 0)
+        close(fd);
+    return n == (ssize_t)sizeof c->secret
+               ? 0
+               : error_set(e, ERR_CORRUPT, "%.300s cannot be read or is damaged; no key works without it",
+                           path);
+}
+
+static int take_lock(struct cloud *c, struct error *e) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/lock", c->folder);
+    c->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (c->lock_file < 0)
+        return error_set(e, ERR_IO, "cannot open %.300s: %s", path, strerror(errno));
+    if (flock(c->lock_file, LOCK_EX | LOCK_NB) != 0)
+        return error_set(e, ERR_CONFLICT, "another unkai has the books in %.300s open", c->folder);
+    return 0;
+}
+
+int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *context), void *context,
+               struct error *e) {
+    struct cloud *c = calloc(1, sizeof *c);
+    int rc;
+    *out = NULL;
+    if (c == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the books");
+    c->lock_file = -1;
+    c->on_durable = on_durable;
+    c->context = context;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->wake, NULL);
+    pthread_cond_init(&c->called, NULL);
+    if ((size_t)snprintf(c->folder, sizeof c->folder, "%s", folder) >= sizeof c->folder)
+        rc = error_set(e, ERR_INVALID, "the data folder's path is too long");
+    else if ((rc = take_lock(c, e)) == 0 && (rc = read_secret(c, e)) == 0 &&
+             (rc = store_open(&c->store, folder, e)) == 0 && (rc = journal_recover(c, e)) == 0 &&
+             (rc = memory_load(c, e)) == 0 && (rc = journal_start(c, e)) == 0)
+        rc = control_start(c, e);
+    if (rc != 0) {
+        cloud_close(c);
+        return rc;
+    }
+    *out = c;
+    return 0;
+}
+
+void cloud_close(struct cloud *c) {
+    if (c == NULL)
+        return;
+    control_stop(c);
+    journal_stop(c);
+    store_close(c->store);
+    memory_free(c);
+    if (c->lock_file >= 0)
+        close(c->lock_file);
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->wake);
+    pthread_cond_destroy(&c->called);
+    free(c);
+}
+
+/* ---- who ---- */
+
+int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, struct error *e) {
+    /* The hash is looked up, not the token: how long that takes tells nothing about a key. */
+    struct hash hash = hash_hmac((struct str){(const char *)c->secret.byte, sizeof c->secret.byte},
+                                 token.n <= 256 ? token : STR(""));
+    bool found = false;
+    pthread_mutex_lock(&c->lock);
+    size_t bucket = (hash.byte[0] | hash.byte[1] << 8) % (sizeof c->keys / sizeof *c->keys);
+    for (const struct key *k = c->keys[bucket]; k != NULL && !found; k = k->next)
+        if (hash_equal(&k->hash, &hash) && !k->revoked) {
+            *out = (struct identity){
+                .tenant = k->tenant->id, .key = k->id, .account = (uint64_t)k->tenant->id, .weight = 1};
+            memcpy(out->tenant_name, k->tenant->name, sizeof out->tenant_name);
+            found = true;
+        }
+    c->stats.refused_auth += !found;
+    pthread_mutex_unlock(&c->lock);
+    return found ? 0 : error_set(e, ERR_AUTH, "this is no valid key; unkai key create makes one");
+}
+
+int cloud_know_model(struct cloud *c, const char *model, struct error *e) {
+    bool priced = false;
+    if (strlen(model) >= MODEL_NAME_BYTES)
+        return error_set(e, ERR_INVALID, "a model's name may have %d bytes", MODEL_NAME_BYTES - 1);
+    pthread_mutex_lock(&c->lock);
+    for (const struct price_row *p = c->prices; p != NULL && !priced; p = p->next)
+        priced = strcmp(p->model, model) == 0;
+    pthread_mutex_unlock(&c->lock);
+    if (!priced)
+        log_warn("model %s has no price and is served for nothing; unkai price set %s ... sets one", model,
+                 model);
+    return 0;
+}
+
+/* ---- a request's money ---- */
+
+static int refuse_credit(struct cloud *c, const struct tenant *t, money_wide worst, struct error *e) {
+    struct buf text = {0};
+    amount available = t->balance - t->held;
+    c->stats.refused_credit++;
+    buf_text(&text, "this request may cost up to ");
+    money_write(&text, worst > INT64_MAX ? INT64_MAX : (int64_t)worst, AMOUNT_DIGITS);
+    buf_printf(&text, " %s and ", t->currency);
+    money_write(&text, available, AMOUNT_DIGITS);
+    buf_printf(&text, " %s are left; ask for fewer tokens or add credit", t->currency);
+    error_write(e, ERR_CREDIT, "", "%s", text.p ? text.p : "not enough credit");
+    buf_free(&text);
+    return ERR_CREDIT;
+}
+
+/* Under the lock. */
+static int place(struct cloud *c, struct hold *h, struct error *e) {
+    struct tenant *t = h->tenant;
+    if (t->open >= t->max_concurrent)
+        return error_set(e, ERR_BUSY,
+                         "the tenant has %lld requests running already, its limit; try again in a moment",
+                         (long long)t->max_concurrent);
+    const struct price_row *p = memory_price(c, str_from(h->model), t->currency);
+    if (p != NULL) {
+        h->price = p->id;
+        h->tariff = p->tariff;
+    }
+    /* Cached input may cost more than input in a strange price book: the worst case is the dearer one. */
+    bool dear = h->tariff.cached > h->tariff.input;
+    money_wide worst =
+        (tariff_cost(&h->tariff, dear ? 0 : h->prompt, dear ? h->prompt : 0, h->most) + 999) / 1000;
+    if (worst > 0 && worst > (money_wide)t->balance - t->held)
+        return refuse_credit(c, t, worst, e);
+    h->held = (amount)worst;
+    t->held += h->held;
+    t->open++;
+    c->stats.admitted++;
+    c->stats.open_holds++;
+    journal_put(c, &h->placed);
+    return 0;
+}
+
+int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e) {
+    *out = NULL;
+    if (a->model.n >= MODEL_NAME_BYTES || a->prompt_tokens > INT32_MAX ||
+        a->max_completion_tokens > INT32_MAX)
+        return error_set(e, ERR_INVALID, "the request is too large to be counted");
+    struct hold *h = calloc(1, sizeof *h);
+    if (h == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for a request");
+    h->cloud = c;
+    h->placed.kind = ENTRY_HOLD;
+    h->journal.kind = ENTRY_SENT;
+    h->settled.kind = ENTRY_SETTLE;
+    h->key = a->who->key;
+    h->at = clock_wall_ns();
+    h->prompt = a->prompt_tokens;
+    h->most = a->max_completion_tokens;
+    snprintf(h->id, sizeof h->id, "%s", a->request_id);
+    memcpy(h->model, a->model.p, a->model.n);
+    pthread_mutex_lock(&c->lock);
+    for (h->tenant = c->tenants; h->tenant != NULL && h->tenant->id != a->who->tenant;)
+        h->tenant = h->tenant->next;
+    int rc = atomic_load(&c->broken)
+                 ? error_set(e, ERR_UNAVAILABLE, "the books have stopped: %s", c->why.text)
+             : h->tenant == NULL ? error_set(e, ERR_AUTH, "the tenant is gone")
+                                 : place(c, h, e);
+    pthread_mutex_unlock(&c->lock);
+    if (rc != 0) {
+        free(h);
+        return rc;
+    }
+    *out = h;
+    return 0;
+}
+
+uint64_t cloud_may_send(struct hold *h) {
+    return atomic_load(&h->durable) ? atomic_load(&h->durable_sent) + UNJOURNALLED : 0;
+}
+
+void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens) {
+    struct cloud *c = h->cloud;
+    pthread_mutex_lock(&c->lock);
+    h->sent = tokens;
+    h->cached = cached_prompt_tokens < h->prompt ? cached_prompt_tokens : h->prompt;
+    if (tokens >= atomic_load(&h->durable_sent) + JOURNAL_EVERY || tokens == 1)
+        journal_put(c, &h->journal);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Under the lock: what is due, within the hold; what is below 10^-9 stays for the next time. */
+static void charge(struct hold *h) {
+    struct tenant *t = h->tenant;
+    const struct settlement *s = &h->settlement;
+    money_wide cost = s->delivered ? t->remainder + tariff_cost(&h->tariff, h->prompt - s->cached_tokens,
+                                                                s->cached_tokens, s->completion_tokens)
+                                   : t->remainder;
+    h->charge = cost / 1000 > h->held ? h->held : (amount)(cost / 1000);
+    h->remainder = t->remainder = (int64_t)(cost % 1000);
+    t->balance -= h->charge;
+    t->held -= h->held;
+    t->open--;
+}
+
+void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
+    struct cloud *c = h->cloud;
+    pthread_mutex_lock(&c->lock);
+    h->settlement = *s;
+    if (h->settlement.cached_tokens > h->prompt)
+        h->settlement.cached_tokens = h->prompt;
+    if (h->settlement.completion_tokens > h->most)
+        h->settlement.completion_tokens = h->most;
+    charge(h);
+    if (charged != NULL)
+        *charged = h->charge;
+    c->stats.settled++;
+    c->stats.open_holds--;
+    journal_put(c, &h->settled);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void cloud_stats(struct cloud *c, struct cloud_stats *out) {
+    pthread_mutex_lock(&c->lock);
+    *out = c->stats;
+    pthread_mutex_unlock(&c->lock);
+}

@@ -1,0 +1,216 @@
+/* The control socket; see control.h. */
+#include "cloud/control.h"
+
+#include "base/log.h"
+#include "cloud/inner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { MOST_LINE = 1 << 20, MOST_ANSWER = 64 << 20, PATIENCE_S = 30 };
+
+struct control {
+    struct cloud *cloud;
+    int folder, socket, stop[2];
+    pthread_t thread;
+    bool running;
+};
+
+/* A socket's path may have 107 bytes; through the folder's descriptor every folder is near. */
+static void address_of(struct sockaddr_un *a, int folder) {
+    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(a->sun_path, sizeof a->sun_path, "/proc/self/fd/%d/control.sock", folder);
+}
+
+static int read_line(int fd, struct buf *line, size_t most) {
+    for (;;) {
+        char *to = buf_reserve(line, 4096);
+        ssize_t n = to == NULL || line->n > most ? -1 : read(fd, to, 4096);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        line->n += (size_t)n;
+        if (line->p[line->n - 1] == '\n') {
+            line->n--;
+            return 0;
+        }
+    }
+}
+
+static int write_all(int fd, struct str s) {
+    while (s.n > 0) {
+        ssize_t n = send(fd, s.p, s.n, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        s.p += n;
+        s.n -= (size_t)n;
+    }
+    return 0;
+}
+
+static void set_patience(int fd) {
+    struct timeval t = {.tv_sec = PATIENCE_S};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+}
+
+static void serve(struct cloud *c, int fd) {
+    struct buf line = {0}, out = {0};
+    struct json *request = NULL;
+    struct error e = {0};
+    set_patience(fd);
+    if (read_line(fd, &line, MOST_LINE) == 0) {
+        buf_text(&out, "{\"result\":");
+        if (json_parse(&request, buf_view(&line), &e) != 0 || admin_run(c, request, &out, &e) != 0) {
+            buf_clear(&out);
+            buf_printf(&out, "{\"error\":{\"code\":%d,\"text\":", e.code);
+            json_write_text(&out, e.text);
+            buf_byte(&out, '}');
+        }
+        buf_text(&out, "}\n");
+        write_all(fd, buf_view(&out));
+    }
+    json_free(request);
+    buf_free(&line);
+    buf_free(&out);
+    close(fd);
+}
+
+static void *control_main(void *context) {
+    struct control *k = context;
+    for (;;) {
+        struct pollfd p[2] = {{.fd = k->socket, .events = POLLIN}, {.fd = k->stop[0], .events = POLLIN}};
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return NULL;
+        if (p[1].revents != 0)
+            return NULL;
+        int fd = p[0].revents & POLLIN ? accept4(k->socket, NULL, NULL, SOCK_CLOEXEC) : -1;
+        if (fd >= 0)
+            serve(k->cloud, fd);
+    }
+}
+
+int control_start(struct cloud *c, struct error *e) {
+    struct control *k = c->control = calloc(1, sizeof *k);
+    struct sockaddr_un address;
+    if (k == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the control socket");
+    k->cloud = c;
+    k->stop[0] = k->stop[1] = -1;
+    k->folder = open(c->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    k->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    address_of(&address, k->folder);
+    if (k->folder >= 0)
+        unlinkat(k->folder, "control.sock", 0); /* of a server that was killed: we have the lock */
+    if (k->folder < 0 || k->socket < 0 || pipe2(k->stop, O_CLOEXEC) != 0 || fchmod(k->socket, 0600) != 0 ||
+        bind(k->socket, (struct sockaddr *)&address, sizeof address) != 0 ||
+        fchmodat(k->folder, "control.sock", 0600, 0) != 0 || listen(k->socket, 16) != 0)
+        return error_set(e, ERR_IO, "cannot make the control socket in %.300s: %s", c->folder,
+                         strerror(errno));
+    if (pthread_create(&k->thread, NULL, control_main, k) != 0)
+        return error_set(e, ERR_NO_MEMORY, "cannot start the control socket's thread");
+    k->running = true;
+    return 0;
+}
+
+void control_stop(struct cloud *c) {
+    struct control *k = c->control;
+    if (k == NULL)
+        return;
+    if (k->running) {
+        if (write(k->stop[1], "", 1) != 1)
+            log_warn("the control socket's thread could not be told to stop");
+        pthread_join(k->thread, NULL);
+    }
+    if (k->folder >= 0) {
+        unlinkat(k->folder, "control.sock", 0);
+        close(k->folder);
+    }
+    for (int i = 0; i < 2; i++)
+        if (k->stop[i] >= 0)
+            close(k->stop[i]);
+    if (k->socket >= 0)
+        close(k->socket);
+    free(k);
+    c->control = NULL;
+}
+
+/* ---- the command's side ---- */
+
+static int unwrap(struct str line, struct buf *answer, struct error *e) {
+    struct json *reply = NULL;
+    int rc = json_parse(&reply, line, e);
+    const struct json *error = json_get(reply, "error");
+    if (rc == 0 && error != NULL) {
+        struct str text = json_as_str(json_get(error, "text"));
+        int64_t code = json_as_int(json_get(error, "code"));
+        rc = code < 0 && code >= ERR_INTERNAL ? (int)code : ERR_INTERNAL;
+        error_write(e, (enum err)rc, "", "%.*s", (int)(text.n < 390 ? text.n : 390), text.p);
+    } else if (rc == 0) {
+        json_write(answer, json_get(reply, "result"));
+    }
+    json_free(reply);
+    return rc;
+}
+
+static int call_server(const char *folder, struct str request, struct buf *answer, struct error *e) {
+    struct sockaddr_un address;
+    struct buf line = {0};
+    int rc, dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+            fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    address_of(&address, dir);
+    if (dir < 0 || fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        rc = error_set(e, ERR_UNAVAILABLE,
+                       "another unkai has the books in %.200s open and does not answer: %s", folder,
+                       strerror(errno));
+    } else {
+        set_patience(fd);
+        rc = write_all(fd, request) != 0 || write_all(fd, STR("\n")) != 0 ||
+                     read_line(fd, &line, MOST_ANSWER) != 0
+                 ? error_set(e, ERR_IO, "the server closed its control socket before it had answered")
+                 : unwrap(buf_view(&line), answer, e);
+    }
+    if (fd >= 0)
+        close(fd);
+    if (dir >= 0)
+        close(dir);
+    buf_free(&line);
+    return rc;
+}
+
+int control_call(const char *folder, struct str request, struct buf *answer, struct error *e) {
+    struct cloud *c;
+    struct json *parsed = NULL;
+    int rc = 0;
+    /* A server that is just starting or ending has the lock and no socket for a moment. */
+    for (int attempt = 0; attempt < 20; attempt++) {
+        rc = cloud_open(&c, folder, NULL, NULL, e);
+        if (rc == 0) {
+            rc = json_parse(&parsed, request, e);
+            if (rc == 0)
+                rc = admin_run(c, parsed, answer, e);
+            json_free(parsed);
+            cloud_close(c);
+            return rc;
+        }
+        if (rc != ERR_CONFLICT)
+            return rc;
+        rc = call_server(folder, request, answer, e);
+        if (rc != ERR_UNAVAILABLE)
+            return rc;
+        usleep(100000);
+    }
+    return rc;
+}

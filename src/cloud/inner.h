@@ -1,0 +1,142 @@
+/* What the files of the cloud share. Memory mirrors what the requests need of the books (tenants, keys, prices) under one lock; the writer's thread alone
+ * touches the database. */
+#ifndef CLOUD_INNER_H
+#define CLOUD_INNER_H
+
+#include "base/hash.h"
+#include "base/json.h"
+#include "cloud/cloud.h"
+#include "cloud/money.h"
+#include "store/store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { REQUEST_ID_BYTES = 64, MODEL_NAME_BYTES = 200, TENANT_NAME_BYTES = 64 };
+
+struct tenant {
+    int64_t id, account;
+    char name[TENANT_NAME_BYTES], currency[4];
+    amount balance,
+        held; /* what the ledger says once all that is queued is written; set aside for running requests */
+    int64_t remainder; /* 10^-12, below 1000: charged with a later request */
+    int64_t open, max_concurrent;
+    struct tenant *next;
+};
+
+struct key {
+    struct hash hash;
+    int64_t id;
+    struct tenant *tenant;
+    bool revoked;
+    struct key *next; /* of the same bucket */
+};
+
+struct price_row {
+    int64_t id;
+    char model[MODEL_NAME_BYTES], currency[4];
+    struct tariff tariff;
+    struct price_row *next; /* newest first */
+};
+
+/* What the writer has to do. A hold's three entries are part of it, so that the token path allocates nothing. */
+enum entry_kind { ENTRY_HOLD, ENTRY_SENT, ENTRY_SETTLE, ENTRY_CALL };
+struct entry {
+    enum entry_kind kind;
+    struct entry *next;
+    bool queued;
+};
+
+struct hold {
+    struct cloud *cloud;
+    struct tenant *tenant;
+    struct entry placed, journal, settled;
+    int64_t key, price, at;
+    struct tariff tariff;
+    char id[REQUEST_ID_BYTES], model[MODEL_NAME_BYTES];
+    uint64_t prompt, most;
+    amount held;
+    atomic_bool durable;
+    atomic_uint_fast64_t durable_sent;
+    uint64_t sent, cached;                 /* as the socket took them */
+    uint64_t writing_sent, writing_cached; /* of the group that is being committed */
+    struct settlement settlement;
+    amount charge;
+    int64_t remainder; /* the tenant's, after the charge */
+};
+
+/* Run on the writer's thread, in a transaction of its own. */
+struct call {
+    struct entry entry;
+    int (*run)(struct cloud *c, void *context, struct error *e);
+    void *context;
+    struct error error;
+    int rc;
+    bool done;
+};
+
+struct cloud {
+    char folder[4000];
+    int lock_file;
+    struct store *store;
+    struct hash secret; /* of the key hashes */
+    void (*on_durable)(void *context);
+    void *context;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake, called;
+    struct tenant *tenants;
+    struct key *keys[1024]; /* by hash */
+    struct price_row *prices;
+    struct entry *first, **last; /* the queue */
+    bool stopping, writing;
+    atomic_bool broken;
+    struct error why;
+    struct cloud_stats stats;
+    pthread_t writer;
+    struct control *control;
+};
+
+/* ---- memory.c: the mirror ---- */
+int memory_load(struct cloud *c, struct error *e);
+void memory_free(struct cloud *c);
+struct tenant *memory_tenant(struct cloud *c,
+                             struct str name); /* under the lock, or on the writer's thread */
+struct price_row *memory_price(struct cloud *c, struct str model, const char *currency);
+int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
+int memory_add_key(struct cloud *c, const struct key *k, struct error *e);
+int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e);
+
+/* ---- ledger.c: on the writer's thread ---- */
+
+/* Move value from one account to another. The same id with the same content is the same transfer (and 0 is returned with *again set); with other content ERR_CONFLICT. */
+struct transfer {
+    struct str id, kind;
+    int64_t debit, credit; /* accounts: debit's balance falls, credit's rises */
+    amount value;
+    int64_t at;
+};
+int ledger_transfer(struct store *s, const struct transfer *t, bool *again, struct error *e);
+/* The account of that name, made when absent. */
+int ledger_account(struct store *s, const char *name, const char *currency, int64_t *id, struct error *e);
+/* Check everything; what is wrong is appended to `wrong` as JSON strings, separated by commas; *checked counts transfers. live: a server runs, requests may be open. */
+int ledger_verify(struct store *s, bool live, struct buf *wrong, int64_t *checked, struct error *e);
+
+/* ---- journal.c: the writer ---- */
+int journal_start(struct cloud *c, struct error *e);
+void journal_stop(struct cloud *c);
+void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once until written */
+int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
+                 struct error *e);
+/* Settle what a crash left open. */
+int journal_recover(struct cloud *c, struct error *e);
+
+/* ---- admin.c: the operations behind the commands ---- */
+/* request: {"op": "tenant.create", ...}. Appends one JSON value. */
+int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
+
+/* ---- control.c ---- */
+int control_start(struct cloud *c, struct error *e);
+void control_stop(struct cloud *c);
+
+#endif

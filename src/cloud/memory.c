@@ -1,0 +1,135 @@
+/* The mirror of the books that requests look into: tenants, keys, prices. Read at the start, changed under the lock with every change of the books. */
+#include "cloud/inner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void copy_text(char *to, size_t size, struct str from) {
+    size_t n = from.n < size ? from.n : size - 1;
+    memcpy(to, from.p, n);
+    to[n] = 0;
+}
+
+static struct key **bucket_of(struct cloud *c, const struct hash *hash) {
+    return &c->keys[(hash->byte[0] | hash->byte[1] << 8) % (sizeof c->keys / sizeof *c->keys)];
+}
+
+struct tenant *memory_tenant(struct cloud *c, struct str name) {
+    struct tenant *t = c->tenants;
+    while (t != NULL && !str_is(name, t->name))
+        t = t->next;
+    return t;
+}
+
+struct price_row *memory_price(struct cloud *c, struct str model, const char *currency) {
+    struct price_row *p = c->prices;
+    while (p != NULL && (!str_is(model, p->model) || strcmp(p->currency, currency) != 0))
+        p = p->next;
+    return p;
+}
+
+int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e) {
+    struct tenant *copy = malloc(sizeof *copy);
+    if (copy == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for a tenant");
+    *copy = *t;
+    copy->next = c->tenants;
+    c->tenants = copy;
+    return 0;
+}
+
+int memory_add_key(struct cloud *c, const struct key *k, struct error *e) {
+    struct key *copy = malloc(sizeof *copy), **bucket = bucket_of(c, &k->hash);
+    if (copy == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for a key");
+    *copy = *k;
+    copy->next = *bucket;
+    *bucket = copy;
+    return 0;
+}
+
+int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e) {
+    struct price_row *copy = malloc(sizeof *copy);
+    if (copy == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for a price");
+    *copy = *p;
+    copy->next = c->prices;
+    c->prices = copy;
+    return 0;
+}
+
+static int load_tenants(struct cloud *c, struct error *e) {
+    struct query *q;
+    int rc =
+        store_query(c->store, &q,
+                    "SELECT t.id, t.account, t.name, t.currency, t.max_concurrent, a.balance, a.remainder"
+                    " FROM tenant t JOIN account a ON a.id = t.account ORDER BY t.id",
+                    e);
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        struct tenant t = {.id = query_column_int(q, 0),
+                           .account = query_column_int(q, 1),
+                           .max_concurrent = query_column_int(q, 4),
+                           .balance = query_column_int(q, 5),
+                           .remainder = query_column_int(q, 6)};
+        copy_text(t.name, sizeof t.name, query_column_text(q, 2));
+        copy_text(t.currency, sizeof t.currency, query_column_text(q, 3));
+        rc = memory_add_tenant(c, &t, e);
+    }
+    return rc;
+}
+
+static int load_keys(struct cloud *c, struct error *e) {
+    struct query *q;
+    int rc = store_query(c->store, &q, "SELECT id, tenant, hash, revoked FROM key ORDER BY id", e);
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        struct key k = {
+            .id = query_column_int(q, 0), .tenant = c->tenants, .revoked = query_column_int(q, 3) != 0};
+        struct str hash = query_column_text(q, 2);
+        while (k.tenant != NULL && k.tenant->id != query_column_int(q, 1))
+            k.tenant = k.tenant->next;
+        if (k.tenant == NULL || hash.n != sizeof k.hash)
+            return error_set(e, ERR_CORRUPT, "key %lld of the books is damaged", (long long)k.id);
+        memcpy(&k.hash, hash.p, sizeof k.hash);
+        rc = memory_add_key(c, &k, e);
+    }
+    return rc;
+}
+
+static int load_prices(struct cloud *c, struct error *e) {
+    struct query *q;
+    int rc = store_query(c->store, &q,
+                         "SELECT id, model, currency, input, cached, output FROM price ORDER BY id", e);
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        struct price_row p = {
+            .id = query_column_int(q, 0),
+            .tariff = {query_column_int(q, 3), query_column_int(q, 4), query_column_int(q, 5)}};
+        copy_text(p.model, sizeof p.model, query_column_text(q, 1));
+        copy_text(p.currency, sizeof p.currency, query_column_text(q, 2));
+        rc = memory_add_price(c, &p, e);
+    }
+    return rc;
+}
+
+int memory_load(struct cloud *c, struct error *e) {
+    int rc = load_tenants(c, e);
+    if (rc == 0)
+        rc = load_keys(c, e);
+    return rc != 0 ? rc : load_prices(c, e);
+}
+
+void memory_free(struct cloud *c) {
+    for (struct tenant *t = c->tenants, *next; t != NULL; t = next) {
+        next = t->next;
+        free(t);
+    }
+    for (size_t i = 0; i < sizeof c->keys / sizeof *c->keys; i++)
+        for (struct key *k = c->keys[i], *next; k != NULL; k = next) {
+            next = k->next;
+            free(k);
+        }
+    for (struct price_row *p = c->prices, *next; p != NULL; p = next) {
+        next = p->next;
+        free(p);
+    }
+}

@@ -1,0 +1,67 @@
+/* Exact money; see money.h. */
+#include "cloud/money.h"
+
+int money_parse(int64_t *out, struct str text, int digits, struct error *e) {
+    int64_t value = 0;
+    int decimals = -1, seen = 0;
+    for (size_t i = 0; i < text.n; i++) {
+        char c = text.p[i];
+        if (c == '.' && decimals < 0 && i > 0) {
+            decimals = 0;
+            continue;
+        }
+        if (c < '0' || c > '9')
+            return error_set(e, ERR_INVALID, "'%.*s' is no amount: write it like 12.5",
+                             (int)(text.n < 40 ? text.n : 40), text.p);
+        seen++;
+        if (decimals == digits) {
+            if (c != '0')
+                return error_set(e, ERR_INVALID,
+                                 "'%.*s' has more than %d decimals and cannot be kept exactly",
+                                 (int)(text.n < 40 ? text.n : 40), text.p, digits);
+            continue;
+        }
+        decimals += decimals >= 0;
+        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, c - '0', &value))
+            return error_set(e, ERR_INVALID, "'%.*s' is too large", (int)(text.n < 40 ? text.n : 40), text.p);
+    }
+    if (seen == 0)
+        return error_set(e, ERR_INVALID, "an amount is missing");
+    for (decimals = decimals < 0 ? 0 : decimals; decimals < digits; decimals++)
+        if (__builtin_mul_overflow(value, 10, &value))
+            return error_set(e, ERR_INVALID, "'%.*s' is too large", (int)(text.n < 40 ? text.n : 40), text.p);
+    *out = value;
+    return 0;
+}
+
+void money_write(struct buf *out, int64_t value, int digits) {
+    char text[32];
+    int n = 0;
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    bool decimals = false;
+    for (int i = 0; i < digits || rest != 0 || i == digits; i++) {
+        char c = (char)('0' + rest % 10);
+        rest /= 10;
+        if (i == digits && decimals)
+            text[n++] = '.';
+        decimals |= i < digits && c != '0';
+        if (i >= digits || decimals)
+            text[n++] = c;
+    }
+    if (value < 0)
+        buf_byte(out, '-');
+    while (n > 0)
+        buf_byte(out, text[--n]);
+}
+
+bool money_currency(struct str text) {
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] < 'A' || text.p[i] > 'Z')
+            return false;
+    return text.n == 3;
+}
+
+money_wide tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output) {
+    return (money_wide)t->input * (money_wide)input + (money_wide)t->cached * (money_wide)cached +
+           (money_wide)t->output * (money_wide)output;
+}

@@ -1,0 +1,23 @@
+/* Exact money: decimal text to scaled integers and back. Never floating point. */
+#ifndef CLOUD_MONEY_H
+#define CLOUD_MONEY_H
+
+#include "cloud/cloud.h"
+
+enum { AMOUNT_DIGITS = 9, PRICE_DIGITS = 12 };
+
+/* "12.5" with `digits` decimals to 12.5 * 10^digits. ERR_INVALID when it is no plain non-negative decimal number, has more decimals than fit, or is too large. */
+int money_parse(int64_t *out, struct str text, int digits, struct error *e);
+/* The shortest decimal text: "999.9", "-0.25", "7". */
+void money_write(struct buf *out, int64_t value, int digits);
+/* Three capital letters. */
+bool money_currency(struct str text);
+
+/* What a request costs, in 10^-12: fits in 128 bits for any counts and prices. */
+struct tariff {
+    price input, cached, output;
+};
+__extension__ typedef __int128 money_wide;
+money_wide tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output);
+
+#endif

@@ -1,0 +1,11 @@
+/* The reading operations of the table in admin.c. */
+#ifndef CLOUD_REPORT_H
+#define CLOUD_REPORT_H
+
+#include "cloud/inner.h"
+
+int report_usage(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+int report_verify(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+int report_ledger(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+
+#endif
