@@ -11,6 +11,7 @@
 
 const struct command cli_commands[] = {
     /* COMMANDS: one row each, in the order a newcomer meets them */
+    {"run", "ask a model, or chat with it", cmd_run},
     {"serve", "serve models over the OpenAI API", cmd_serve},
     {"tenant", "who may use the cloud, and their credit", cmd_tenant},
     {"key", "the keys of tenants", cmd_key},
