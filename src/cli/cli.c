@@ -18,6 +18,7 @@ const struct command cli_commands[] = {
     {"price", "the price book", cmd_price},
     {"usage", "what tenants used and were charged", cmd_usage},
     {"ledger", "the transfers, and the proof that they add up", cmd_ledger},
+    {"bench", "how fast a model runs here, beside the limits of the machine", cmd_bench},
     {"template", "render a chat template and show who wrote what", cmd_template},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"perplexity", "how well a model predicts a text", cmd_perplexity},
