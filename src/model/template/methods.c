@@ -118,11 +118,14 @@ static struct value rsplit_space(struct parts *p, const struct text *s, int64_t 
 static size_t find_last(struct work *w, const struct text *s, const struct text *needle, size_t end) {
     if (needle->n > end)
         return SIZE_MAX;
+    if (needle->n == 0)
+        return end;
     for (size_t at = end - needle->n;; at--) {
-        if (needle->n > 64 && s->p[at] == needle->p[0])
+        if (s->p[at] == needle->p[0]) {
             work_charge(w, needle->n / 64);
-        if (memcmp(s->p + at, needle->p, needle->n) == 0)
-            return at;
+            if (memcmp(s->p + at, needle->p, needle->n) == 0)
+                return at;
+        }
         if (at == 0)
             return SIZE_MAX;
     }
