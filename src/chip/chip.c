@@ -74,6 +74,10 @@ const char *chip_kernels(const struct chip *c) {
     return c->fast ? c->fast->name : "reference";
 }
 
+void chip_take_core(const struct chip *c) {
+    pool_pin_caller(c->pool);
+}
+
 uint32_t chip_threads(const struct chip *c) {
     return c->threads;
 }

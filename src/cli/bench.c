@@ -116,6 +116,7 @@ static int open_model(struct bench *b, const char *path, const char *kernels, in
         (rc = forward_open(&b->forward, b->chip, b->model, PREFILL, MOST_SEQUENCES, e)) != 0)
         return rc;
     const struct traits *t = &b->model->traits;
+    chip_take_core(b->chip);
     struct chip_kv *kv = forward_kv(b->forward);
     kv->base = chip_alloc(b->chip, kv->page_bytes * MOST_SEQUENCES * (PREFILL / KV_PAGE_TOKENS));
     if (kv->base == NULL)

@@ -104,6 +104,7 @@ static int open_model(struct perplexity *p, const char *path, bool reference, st
     if ((rc = model_open(&p->model, path, e)) != 0 || (rc = chip_open(&p->chip, &o, e)) != 0 ||
         (rc = forward_open(&p->forward, p->chip, p->model, ROWS, ROWS, e)) != 0)
         return rc;
+    chip_take_core(p->chip);
     struct chip_kv *kv = forward_kv(p->forward);
     kv->base = chip_alloc(p->chip, kv->page_bytes * (WINDOW / KV_PAGE_TOKENS));
     if (kv->base == NULL)

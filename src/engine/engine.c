@@ -348,6 +348,7 @@ static void publish_stats(struct engine *g) {
 static void *engine_main(void *context) {
     struct engine *g = context;
     bool work = false;
+    chip_take_core(g->chip);
     for (;;) {
         pthread_mutex_lock(&g->lock);
         publish_stats(g);

@@ -143,6 +143,11 @@ void pool_free(struct pool *p) {
     free(p);
 }
 
+void pool_pin_caller(const struct pool *p) {
+    if (p->threads > 1)
+        pin(pthread_self(), 0);
+}
+
 uint32_t pool_threads(const struct pool *p) {
     return p->threads;
 }

@@ -11,6 +11,8 @@ struct pool;
 
 int pool_create(struct pool **out, uint32_t threads, struct error *e); /* threads 0: one a core */
 void pool_free(struct pool *p);
+/* Pin the calling thread beside the workers, on the core that they left for it. */
+void pool_pin_caller(const struct pool *p);
 uint32_t pool_threads(const struct pool *p);
 /* Run work(context, thread) on every thread and return when all are done. One caller at a time. */
 void pool_run(struct pool *p, void (*work)(void *context, uint32_t thread), void *context);
