@@ -215,7 +215,7 @@ void completion_event(struct choice *ch, const struct engine_event *event) {
     bool last = event->kind == EVENT_FINISH;
     if (event->kind == EVENT_PROMPT) {
         if (!c->closed && !c->failed && event->logprob != NULL)
-            c->dialect->see_logprobs(ch, event->logprob, event->tokens, true);
+            c->dialect->see_logprobs(ch, event->logprob, event->prompt_tokens, true);
         return;
     }
     see_event(ch, event);

@@ -21,8 +21,14 @@ static size_t aligned(size_t n) {
     return (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
 }
 
+/* One logprob a token: of the prompt, or of the event's own. */
+static size_t probs_size(const struct engine_event *event) {
+    size_t n = event->kind == EVENT_PROMPT ? event->prompt_tokens : event->tokens;
+    return event->logprob != NULL ? n * sizeof *event->logprob : 0;
+}
+
 bool inbox_put(struct inbox *b, struct choice *to, const struct engine_event *event) {
-    size_t probs = event->logprob != NULL ? event->tokens * sizeof *event->logprob : 0;
+    size_t probs = probs_size(event);
     struct letter l = {.to = to, .event = *event};
     if (event->error != NULL)
         l.error = *event->error;
@@ -58,7 +64,7 @@ struct letter *inbox_next(struct inbox *b, struct letter *last) {
         return NULL;
     struct letter *l = (struct letter *)(void *)at;
     struct engine_event *event = &l->event;
-    size_t probs = event->logprob != NULL ? event->tokens * sizeof *event->logprob : 0;
+    size_t probs = probs_size(event);
     if (probs > 0)
         event->logprob = (const struct token_logprob *)(const void *)(at + aligned(sizeof *l));
     event->text.p = at + aligned(sizeof *l) + aligned(probs);

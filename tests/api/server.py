@@ -1,0 +1,111 @@
+"""A server of its own for a test: data folder, tenant, key, port; and plain sockets to speak to it. Used by tests/api and tests/crash."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+MODELS = pathlib.Path(os.environ.get("UNKAI_MODELS") or pathlib.Path.home() / ".local/share/unkai/models")
+SMOL, GEMMA = MODELS / "smollm2-135m-q4_1.gguf", MODELS / "gemma3-270m-q4_k_m.gguf"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    def __init__(self, program, models=None, credit="1000", options=()):
+        self.program, self.options = str(program), list(options)
+        self.models = models or {"smol": SMOL}
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="unkai-test-"))
+        self.process, self.port, self.log = None, free_port(), self.home / "log"
+        self.key = self.tenant("one", credit)
+
+    def unkai(self, *words):
+        done = subprocess.run([self.program, *words], env={**os.environ, "UNKAI_HOME": str(self.home)}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, f"unkai {' '.join(words)}: {done.stdout}"
+        return done.stdout
+
+    def tenant(self, name, credit):
+        self.unkai("tenant", "create", name, "--credit", credit, "--currency", "JPY", "--json")
+        for model in self.models:
+            self.unkai("price", "set", model, "--input", "100", "--cached", "50", "--output", "400", "--currency", "JPY", "--json")
+        return json.loads(self.unkai("key", "create", name, "--json"))["key"]
+
+    def start(self):
+        words = [self.program, "serve", "--listen", f"127.0.0.1:{self.port}", *self.options]
+        for name, path in self.models.items():
+            words += ["--model", f"{name}={path}"]
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen(words, env={**os.environ, "UNKAI_HOME": str(self.home)}, stderr=log, stdout=log)
+        for _ in range(1200):
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return self
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("the server did not start")
+
+    def stop(self, number=signal.SIGTERM, wait=20):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(wait)
+        return self.process.returncode if self.process else None
+
+    def close(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as r:
+            lines = r.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("unkai_" + name))
+
+    def connect(self, timeout=20):
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        return s
+
+    def head(self, path="/v1/completions", method="POST", key=None, more=""):
+        key = self.key if key is None else key
+        auth = f"Authorization: Bearer {key}\r\n" if key else ""
+        return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{auth}{more}".encode()
+
+    def raw(self, data, timeout=20):
+        """Send bytes, read one answer: status, headers, body."""
+        with self.connect(timeout) as s:
+            s.sendall(data)
+            return read_answer(s)
+
+    def post(self, body, path="/v1/completions", key=None, more=""):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.raw(self.head(path, key=key, more=f"Content-Length: {len(data)}\r\n{more}\r\n") + data)
+
+
+def read_answer(s):
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = s.recv(65536)
+        if not piece:
+            return None, {}, data
+        data += piece
+    head, body = data.split(b"\r\n\r\n", 1)
+    lines = head.decode().split("\r\n")
+    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
+    length = int(headers.get("content-length", -1))
+    while length < 0 or len(body) < length:
+        piece = s.recv(65536)
+        if not piece:
+            break
+        body += piece
+    return int(lines[0].split()[1]), headers, body
