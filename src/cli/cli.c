@@ -13,6 +13,7 @@ const struct command cli_commands[] = {
     /* COMMANDS: one row each, in the order a newcomer meets them */
     {"run", "ask a model, or chat with it", cmd_run},
     {"serve", "serve models over the OpenAI API", cmd_serve},
+    {"models", "list, show, pull and remove models", cmd_models},
     {"tenant", "who may use the cloud, and their credit", cmd_tenant},
     {"key", "the keys of tenants", cmd_key},
     {"price", "the price book", cmd_price},
