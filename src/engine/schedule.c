@@ -49,11 +49,12 @@ int schedule_add(struct schedule *s, struct sequence *q) {
     if (a == NULL)
         return ERR_NO_MEMORY;
     double least = least_service(s), least_model = least_model_service(s);
-    if (a->live++ == 0) {
-        s->active++;
+    if (a->live++ == 0)
         a->service = a->service < least ? least : a->service;
-    }
-    a->weight = q->weight;
+    else
+        s->weights -= a->weight;
+    a->weight = q->weight; /* the latest counts */
+    s->weights += a->weight;
     q->account = a;
     if (q->model->live++ == 0 && q->model->service < least_model)
         q->model->service = least_model;
@@ -83,7 +84,7 @@ void schedule_remove(struct schedule *s, struct sequence *q) {
     *at = q->next;
     q->model->live--;
     if (--q->account->live == 0)
-        s->active--;
+        s->weights -= q->account->weight;
 }
 
 /* ---- slots ---- */
@@ -113,9 +114,9 @@ static bool preempt_for(struct schedule *s, const struct sequence *q) {
 }
 
 /* The slots that are a's by right. */
-static uint32_t share(const struct schedule *s) {
-    uint32_t n = s->max_running / (s->active ? s->active : 1);
-    return n ? n : 1;
+static uint32_t share(const struct schedule *s, const struct account *a) {
+    uint64_t n = (uint64_t)s->max_running * a->weight / s->weights;
+    return n ? (uint32_t)n : 1;
 }
 
 /* Should v rather than `best` give its slot to account a? One that waits for its client first, then the youngest of the account that holds most beyond its
@@ -123,7 +124,8 @@ static uint32_t share(const struct schedule *s) {
 static bool gives_slot(const struct schedule *s, const struct account *a, const struct sequence *v,
                        const struct sequence *best) {
     bool waits = sequence_blocked(v), best_waits = best != NULL && sequence_blocked(best);
-    if (!waits && (best_waits || a->slots >= share(s) || v->account == a || v->account->slots <= share(s)))
+    if (!waits && (best_waits || a->slots >= share(s, a) || v->account == a ||
+                   v->account->slots <= share(s, v->account)))
         return false;
     if (best == NULL || waits != best_waits)
         return true;
@@ -149,10 +151,27 @@ static bool goes_before(const struct sequence *a, const struct sequence *b) {
                : a->number < b->number;
 }
 
-/* Is there memory for q without taking it from those that run? One page for each of them is left, for what they write next. */
-static bool fits(const struct schedule *s, const struct sequence *q) {
+/* The youngest that holds pages while it waits for its client. */
+static struct sequence *youngest_blocked(const struct schedule *s) {
+    struct sequence *youngest = NULL;
+    for (size_t i = 0; i < s->models; i++)
+        for (struct sequence *v = s->model[i].first; v != NULL; v = v->next)
+            if (v->started && sequence_blocked(v) && (youngest == NULL || v->number > youngest->number))
+                youngest = v;
+    return youngest;
+}
+
+/* Is there memory for q without taking it from those that run? One page for each of them is left, for what they write next. Those that wait for their
+ * clients give way: a client that does not read must not keep others out. */
+static bool fits(struct schedule *s, const struct sequence *q) {
     uint32_t pages = q->tokens / KV_PAGE_TOKENS + 1;
-    return s->started == 0 || kv_available(q->model->kv) >= pages + s->started;
+    while (s->started != 0 && kv_available(q->model->kv) < pages + s->started) {
+        struct sequence *blocked = youngest_blocked(s);
+        if (blocked == NULL)
+            return false;
+        preempt(s, blocked);
+    }
+    return true;
 }
 
 /* Start what waits for m, the least served account first. */
@@ -205,13 +224,12 @@ static void add_rows(struct batch *b, struct sequence *q, uint32_t rows) {
     }
 }
 
-/* Somebody computes the very page that q needs next: it will find it after this step. */
+/* Somebody computes the very page that q needs next, in this step: q will find it after that. One that stands still is not waited for. */
 static bool comes_soon(const struct sequence *q) {
-    const struct hash *name = q->named ? &q->next_name : NULL;
-    for (const struct sequence *o = q->model->first; name != NULL && o != NULL; o = o->next)
-        if (o != q && o->account == q->account && o->named && (o->rows != 0 || o->computed > q->computed) &&
-            o->computed / KV_PAGE_TOKENS == q->computed / KV_PAGE_TOKENS && o->started &&
-            hash_equal(&o->next_name, name))
+    for (const struct sequence *o = q->model->first; q->named && o != NULL; o = o->next)
+        if (o != q && o->account == q->account && o->named && o->rows != 0 &&
+            o->computed / KV_PAGE_TOKENS == q->computed / KV_PAGE_TOKENS &&
+            hash_equal(&o->next_name, &q->next_name))
             return true;
     return false;
 }

@@ -34,7 +34,8 @@ struct schedule {
     struct pool_model *model;
     size_t models;
     uint32_t max_running;
-    uint32_t started, active; /* sequences with a slot; accounts with a live sequence */
+    uint32_t started; /* sequences with a slot */
+    uint64_t weights; /* of the accounts with a live sequence */
     uint64_t steps, preempted;
     struct account *account[1024]; /* by number, chained */
     atomic_uint waiting;           /* submitted and never started */

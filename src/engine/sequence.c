@@ -87,7 +87,7 @@ void sequence_drop_pages(struct sequence *s, struct kv *kv) {
 
 bool sequence_blocked(const struct sequence *s) {
     return s->window != 0 &&
-           s->completion - atomic_load_explicit(&s->acked, memory_order_relaxed) >= s->window;
+           s->completion >= (uint64_t)atomic_load_explicit(&s->acked, memory_order_relaxed) + s->window;
 }
 
 const struct hash *sequence_next_name(struct sequence *s, const struct kv *kv) {
