@@ -253,7 +253,7 @@ static void after_response(struct exchange *c) {
         c->http->handler->on_closed(c->http->context, c, true);
         c->user = NULL;
     }
-    if (c->closing) {
+    if (c->closing || c->http->draining) {
         if (c->read_all && c->ahead.n == 0 && c->eof)
             connection_close(c);
         else
