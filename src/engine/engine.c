@@ -33,6 +33,7 @@ struct engine {
     struct sequence *inbox, **inbox_end;
     bool poked, stopping;
     struct engine_stats stats;
+    double waits_ns; /* finish_ns, for other threads */
 };
 
 /* ---- making and loading ---- */
@@ -190,10 +191,13 @@ int engine_submit(struct engine *g, const struct engine_request *r, struct seque
         return rc;
     s->model = m;
     pthread_mutex_lock(&g->lock);
-    if (g->stopping || atomic_load(&g->schedule.waiting) >= g->options.max_waiting) {
+    bool stopping = g->stopping;
+    if (stopping || atomic_load(&g->schedule.waiting) >= g->options.max_waiting) {
         pthread_mutex_unlock(&g->lock);
         atomic_store(&s->references, 1);
         sequence_unref(s);
+        if (stopping)
+            return error_set(e, ERR_UNAVAILABLE, "the engine is stopping");
         return error_set(e, ERR_BUSY, "%u requests are waiting already; try again in a moment",
                          g->options.max_waiting);
     }
@@ -254,9 +258,10 @@ static void take_inbox(struct engine *g, struct sequence *s) {
     static const struct error no_memory = {ERR_NO_MEMORY, "", "no memory for another account"};
     for (struct sequence *next; s != NULL; s = next) {
         next = s->next;
-        if (schedule_add(&g->schedule, s) != 0) {
+        bool failed = atomic_load(&s->model->failed); /* since it was submitted */
+        if (failed || schedule_add(&g->schedule, s) != 0) {
             atomic_fetch_sub(&g->schedule.waiting, 1);
-            sequence_end(s, FINISH_FAILED, &no_memory);
+            sequence_end(s, FINISH_FAILED, failed ? &s->model->why : &no_memory);
             sequence_unref(s);
         }
     }
@@ -324,6 +329,7 @@ static void make_step(struct engine *g) {
 
 static void publish_stats(struct engine *g) {
     struct engine_stats *t = &g->stats;
+    g->waits_ns = g->finish_ns;
     *t = (struct engine_stats){.steps = g->schedule.steps,
                                .waiting = atomic_load(&g->schedule.waiting),
                                .prompt_tokens = g->prompt_tokens,
@@ -379,14 +385,19 @@ int engine_start(struct engine *g, struct error *e) {
 }
 
 void engine_stop(struct engine *g) {
-    if (!g->running)
-        return;
     pthread_mutex_lock(&g->lock);
     g->stopping = true;
     pthread_cond_signal(&g->wake);
     pthread_mutex_unlock(&g->lock);
-    pthread_join(g->thread, NULL);
+    if (g->running)
+        pthread_join(g->thread, NULL);
     g->running = false;
+    for (struct sequence *s = g->inbox, *next; s != NULL; s = next) { /* it never ran */
+        next = s->next;
+        sequence_end(s, FINISH_CANCELLED, NULL);
+        sequence_unref(s);
+    }
+    g->inbox = NULL;
 }
 
 void engine_free(struct engine *g) {
@@ -411,7 +422,7 @@ void engine_stats(struct engine *g, struct engine_stats *out) {
 
 uint32_t engine_retry_after(struct engine *g) {
     pthread_mutex_lock(&g->lock);
-    double seconds = g->finish_ns * atomic_load(&g->schedule.waiting) / 1e9;
+    double seconds = g->waits_ns * atomic_load(&g->schedule.waiting) / 1e9;
     pthread_mutex_unlock(&g->lock);
     return seconds < 1 ? 1 : seconds > 60 ? 60 : (uint32_t)seconds;
 }

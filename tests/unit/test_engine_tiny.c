@@ -212,12 +212,12 @@ static void test_same_in_any_company(void **state) {
 
 static void test_logprobs(void **state) {
     token_id prompt[1000];
-    struct answer a[3];
+    struct answer a[3] = {0};
     const uint32_t running[] = {64, 3, 3}; /* few rows of logits a step */
     for (int i = 0; i < 3; i++) {
         struct engine *g = started(i == 2 ? 12 : 400, running[i], 0);
         struct engine_request r = request(prompt, 300, 5, 20);
-        struct answer other;
+        struct answer other = {0};
         r.prompt_logprobs = true;
         if (i == 2) { /* in company, and with its prefix known already */
             struct engine_request same = request(prompt, 300, 5, 1);
@@ -279,7 +279,7 @@ static void test_prefixes(void **state) {
     assert_int_equal(stats.kv_pages_used, 0);
     assert_int_equal(stats.cached_tokens, 3 * 288 + 96);
     assert_int_equal(stats.running + stats.waiting + stats.paused, 0);
-    assert_int_not_equal(ask(g, &a[0], &r), 0); /* it has stopped */
+    assert_int_equal(ask(g, &a[0], &r), ERR_UNAVAILABLE); /* it has stopped */
     assert_int_equal(engine_model_failed(g, STR("m"), &e), 0);
     engine_free(g);
 }
@@ -311,6 +311,14 @@ static void test_refused(void **state) {
     r = request(prompt, 10, 1, 5);
     r.model = STR("none");
     assert_int_equal(ask(g, &a, &r), ERR_NOT_FOUND);
+    engine_free(g);
+    g = start(10, 0, 0, tiny); /* never started: the caller is told all the same */
+    r.model = STR("m");
+    assert_int_equal(ask(g, &a, &r), 0);
+    engine_stop(g);
+    assert_int_equal(a.finished, 1);
+    finish(&a);
+    assert_int_equal(a.reason, FINISH_CANCELLED);
     engine_free(g);
 }
 

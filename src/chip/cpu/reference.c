@@ -30,7 +30,14 @@ static void decode_row(const struct chip_matrix *w, uint32_t row, float *out) {
 
 /* The same sums in the same order whatever the machine can do, only more of them at a time; the judge need not be slow. (The thread sanitizer
  * cannot start a program that chooses a function while it is loaded.) */
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define THREAD_SANITIZER
+#endif
+#if defined(__x86_64__) && !defined(THREAD_SANITIZER)
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define CLONES
