@@ -23,7 +23,8 @@ struct kv {
     size_t page_bytes;
     struct page *page;
     uint32_t pages, touched; /* all there can be; those that were ever used */
-    uint32_t free;           /* list of pages without content */
+    uint32_t free,
+        bare; /* lists of pages without content: those whose memory is still there, those whose was given back */
     uint32_t oldest, newest; /* named pages that nobody holds */
     uint32_t *bucket, buckets;
     uint32_t held, cached;
@@ -44,7 +45,7 @@ int kv_create(struct kv **out, struct kv_budget *b, struct chip_kv *layout, stru
     k->page_bytes = (layout->page_bytes + machine - 1) / machine * machine;
     size_t pages = b->limit / k->page_bytes;
     k->pages = pages > (1u << 30) ? 1u << 30 : (uint32_t)pages;
-    k->free = k->oldest = k->newest = KV_NO_PAGE;
+    k->free = k->bare = k->oldest = k->newest = KV_NO_PAGE;
     k->buckets = 16;
     while (k->buckets < k->pages)
         k->buckets *= 2;
@@ -83,7 +84,11 @@ void kv_free(struct kv *k) {
             *at = k->next;
             break;
         }
+    size_t with_memory = 0;
+    for (uint32_t p = k->free; p != KV_NO_PAGE; p = k->page[p].older)
+        with_memory++;
     k->budget->used -= (size_t)(k->held + k->cached) * k->page_bytes;
+    k->budget->resident -= (k->held + k->cached + with_memory) * k->page_bytes;
     munmap(k->base, k->pages * k->page_bytes);
     free(k->page);
     free(k->bucket);
@@ -148,7 +153,7 @@ static void list_remove(struct kv *k, uint32_t page) {
 /* ---- pages ---- */
 
 /* Take the memory of the page that has been unused longest, of whatever model; false: none is unused. */
-static bool evict(struct kv_budget *b, const struct kv *wanting) {
+static bool evict(struct kv_budget *b) {
     struct kv *from = NULL;
     for (struct kv *k = b->first; k != NULL; k = k->next)
         if (k->oldest != KV_NO_PAGE &&
@@ -162,22 +167,48 @@ static bool evict(struct kv_budget *b, const struct kv *wanting) {
     from->page[page].older = from->free;
     from->free = page;
     b->used -= from->page_bytes;
-    if (from != wanting) /* the same model would touch it again at once */
-        madvise(from->base + page * from->page_bytes, from->page_bytes, MADV_DONTNEED);
     return true;
+}
+
+/* Give memory of other models' empty pages back until one page more of k stays inside the budget. */
+static void give_back(struct kv_budget *b, const struct kv *k) {
+    for (struct kv *o = b->first; o != NULL; o = o->next)
+        while (o != k && o->free != KV_NO_PAGE && b->resident + k->page_bytes > b->limit) {
+            uint32_t page = o->free;
+            o->free = o->page[page].older;
+            o->page[page].older = o->bare;
+            o->bare = page;
+            madvise(o->base + page * o->page_bytes, o->page_bytes, MADV_DONTNEED);
+            b->resident -= o->page_bytes;
+        }
+}
+
+/* A page without content, one that has its memory if there is one. */
+static uint32_t take_empty(struct kv *k) {
+    uint32_t page = k->free;
+    if (page != KV_NO_PAGE) {
+        k->free = k->page[page].older;
+        return page;
+    }
+    page = k->bare;
+    if (page != KV_NO_PAGE)
+        k->bare = k->page[page].older;
+    else if (k->touched < k->pages)
+        page = k->touched++;
+    else
+        return KV_NO_PAGE;
+    give_back(k->budget, k);
+    k->budget->resident += k->page_bytes;
+    return page;
 }
 
 uint32_t kv_acquire(struct kv *k) {
     struct kv_budget *b = k->budget;
     while (b->used + k->page_bytes > b->limit)
-        if (!evict(b, k))
+        if (!evict(b))
             return KV_NO_PAGE;
-    uint32_t page = k->free;
-    if (page != KV_NO_PAGE)
-        k->free = k->page[page].older;
-    else if (k->touched < k->pages)
-        page = k->touched++;
-    else
+    uint32_t page = take_empty(k);
+    if (page == KV_NO_PAGE)
         return KV_NO_PAGE;
     b->used += k->page_bytes;
     k->page[page].references = 1;

@@ -16,6 +16,7 @@ struct kv; /* the pages of one model */
 /* What all pools share. */
 struct kv_budget {
     size_t limit, used;               /* bytes; cached pages count as used */
+    size_t resident;                  /* bytes that were touched and not given back to the system */
     unsigned char secret[HASH_BYTES]; /* of the names: a caller cannot make two prefixes meet */
     uint64_t clock;
     struct kv *first;

@@ -172,9 +172,11 @@ static void test_models_share_a_budget(void **state) {
     assert_int_not_equal(kv_acquire(large), KV_NO_PAGE); /* the small one's cache pays */
     counts(small, 3, 1);
     assert_int_equal(b.used, 8 * PAGE);
+    assert_int_equal(b.resident, 8 * PAGE); /* and with its memory, not only its share */
     assert_int_equal(kv_available(small), 1);
     kv_free(small);
     assert_int_equal(b.used, 4 * PAGE);
+    assert_int_equal(b.resident, 4 * PAGE);
     kv_free(large);
     assert_int_equal(b.used, 0);
 }
@@ -223,6 +225,7 @@ static void test_random(void **state) {
         kv_count(k, &h, &c);
         assert_int_equal(h, held);
         assert_int_equal(b.used, (h + c) * PAGE);
+        assert_true(b.used <= b.resident && b.resident <= b.limit);
         assert_int_equal(kv_available(k), PAGES - held);
     }
     kv_free(k);
