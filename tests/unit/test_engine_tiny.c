@@ -319,6 +319,7 @@ static void test_refused(void **state) {
     assert_int_equal(a.finished, 1);
     finish(&a);
     assert_int_equal(a.reason, FINISH_CANCELLED);
+    forget(&a);
     engine_free(g);
 }
 
@@ -452,6 +453,7 @@ static void test_file_truncated(void **state) {
     assert_non_null(strstr(failing.error, "truncated"));
     assert_true(engine_model_failed(g, STR("broken"), &e));
     assert_string_equal(e.text, failing.error);
+    forget(&failing);
     assert_int_equal(ask(g, &failing, &bad), ERR_UNAVAILABLE);
     finish(&well);
     assert_int_equal(well.reason, FINISH_LENGTH);
