@@ -335,7 +335,8 @@ static void read_kinds(struct vocab *v, const struct gguf *g, const struct gguf_
     }
     for (size_t i = 0; i < sizeof key / sizeof *key; i++) {
         uint64_t id;
-        if (gguf_u64(g, key[i], &id) && id < v->n && v->kind[id] == TOKEN_NORMAL)
+        if (gguf_u64(g, key[i], &id) && id < v->n &&
+            (v->kind[id] == TOKEN_NORMAL || v->kind[id] == TOKEN_USER))
             v->kind[id] = TOKEN_CONTROL;
     }
 }
@@ -382,8 +383,11 @@ int vocab_read(struct vocab *v, const struct gguf *g, struct error *e) {
             char c = (char)byte;
             v->byte[byte] = vocab_word(v, (struct str){&c, 1});
         }
-    v->unknown =
-        gguf_u64(g, "tokenizer.ggml.unknown_token_id", &unknown) && unknown < v->n ? (token_id)unknown : -1;
+    /* Many files call a control token their unknown one (SmolLM: <|endoftext|>). A byte without a token must not become that: callers send bytes. */
+    v->unknown = gguf_u64(g, "tokenizer.ggml.unknown_token_id", &unknown) && unknown < v->n &&
+                         v->kind[unknown] != TOKEN_CONTROL
+                     ? (token_id)unknown
+                     : -1;
     return 0;
 }
 
