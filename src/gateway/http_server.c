@@ -38,7 +38,7 @@ static bool address_is_loopback(const struct sockaddr *a) {
 
 static int try_listen(struct http *h, const struct addrinfo *a) {
     int one = 1, small = SEND_BUFFER;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t n = sizeof bound;
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)

@@ -17,14 +17,15 @@ static void write_head(struct completion *c, const char *object) {
 }
 
 static void write_usage(struct completion *c) {
-    uint64_t tokens = 0;
+    uint64_t tokens = 0, total = c->prompt_tokens;
     for (uint32_t i = 0; i < c->choices; i++)
         tokens += c->choice[i].tokens;
+    total += tokens;
     buf_printf(&c->out,
                "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
                "\"prompt_tokens_details\":{\"cached_tokens\":%llu}}",
-               (unsigned long long)c->prompt_tokens, (unsigned long long)tokens,
-               (unsigned long long)(c->prompt_tokens + tokens), (unsigned long long)completion_cached(c));
+               (unsigned long long)c->prompt_tokens, (unsigned long long)tokens, (unsigned long long)total,
+               (unsigned long long)completion_cached(c));
 }
 
 static void begin_chunk(struct completion *c, const char *object) {

@@ -114,8 +114,10 @@ static int hex(char c) {
 
 static void decode(struct buf *out, struct str s) {
     for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] == '%' && i + 2 < s.n && hex(s.p[i + 1]) >= 0 && hex(s.p[i + 2]) >= 0) {
-            buf_byte(out, (char)(hex(s.p[i + 1]) << 4 | hex(s.p[i + 2])));
+        bool escape = s.p[i] == '%' && i + 2 < s.n;
+        int high = escape ? hex(s.p[i + 1]) : -1, low = escape ? hex(s.p[i + 2]) : -1;
+        if (high >= 0 && low >= 0) {
+            buf_byte(out, (char)(16 * high + low));
             i += 2;
         } else {
             buf_byte(out, s.p[i]);
