@@ -28,17 +28,25 @@ enum {
         16 << 10 /* the kernel doubles it: what a client that stops reading can hold, and be charged for */
 };
 
-static bool address_is_loopback(const struct sockaddr *a) {
-    if (a->sa_family == AF_INET)
-        return (ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24) == 127;
-    if (a->sa_family == AF_INET6)
-        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
-    return false;
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+static void note_address(struct http *h, const union address *a) {
+    if (a->any.sa_family == AF_INET) {
+        h->port = ntohs(a->v4.sin_port);
+        h->loopback = (ntohl(a->v4.sin_addr.s_addr) >> 24) == 127;
+    } else {
+        h->port = ntohs(a->v6.sin6_port);
+        h->loopback = IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+    }
 }
 
 static int try_listen(struct http *h, const struct addrinfo *a) {
     int one = 1, small = SEND_BUFFER;
-    struct sockaddr_storage bound = {0};
+    union address bound = {0};
     socklen_t n = sizeof bound;
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -48,15 +56,13 @@ static int try_listen(struct http *h, const struct addrinfo *a) {
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 4096) != 0 ||
-        getsockname(fd, (struct sockaddr *)&bound, &n) != 0) {
+        getsockname(fd, &bound.any, &n) != 0) {
         int why = errno;
         close(fd);
         errno = why;
         return -1;
     }
-    h->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
-                                                : ((struct sockaddr_in *)(void *)&bound)->sin_port);
-    h->loopback = address_is_loopback((const struct sockaddr *)&bound);
+    note_address(h, &bound);
     return fd;
 }
 
