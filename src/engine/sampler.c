@@ -106,12 +106,24 @@ static void adjust_logits(struct sampler *s, float *logits) {
                 logits[i] -= s->s.presence_penalty + s->s.frequency_penalty * (float)s->count[i];
 }
 
+/* The first of the largest; what is no number never wins. In two passes over lanes, since this runs over the whole vocabulary for each token. */
 static size_t largest(const float *logits, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (logits[i] > logits[best] || isnan(logits[best]))
-            best = i;
-    return best;
+    enum { LANES = 16 };
+    float lane[LANES], best = -INFINITY;
+    size_t i = 0;
+    for (int l = 0; l < LANES; l++)
+        lane[l] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] = logits[i + l] > lane[l] ? logits[i + l] : lane[l];
+    for (; i < n; i++)
+        best = logits[i] > best ? logits[i] : best;
+    for (int l = 0; l < LANES; l++)
+        best = lane[l] > best ? lane[l] : best;
+    for (i = 0; i < n; i++)
+        if (logits[i] == best)
+            return i;
+    return 0;
 }
 
 /* Best first; among equals the lower id, so that the order is the same on every machine. */
