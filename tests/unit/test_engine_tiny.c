@@ -400,12 +400,14 @@ static void on_weighed(void *context, const struct engine_event *event) {
         light_at_half = weighed[1];
 }
 
-static void test_weights(void **state) {
+static void share_by_weight(void) {
     enum { EACH = 40 };
     static struct answer a[2 * EACH];
     token_id p[64];
     struct error e = {0};
     struct engine *g = start(1000, 8, 256, tiny);
+    weighed[0] = weighed[1] = light_at_half = 0;
+    memset(a, 0, sizeof a);
     for (int i = 0; i < 2 * EACH; i++) { /* all are there when it begins */
         struct engine_request r = request(p, 40, (uint64_t)i + 500, 100);
         r.account = (uint64_t)i % 2;
@@ -420,8 +422,18 @@ static void test_weights(void **state) {
         forget(&a[i]);
     }
     print_message("at weights 3 and 1: 2000 tokens and %u\n", light_at_half);
-    assert_in_range(light_at_half, 2000 / 5, 2000 / 2); /* equal shares would be 2000 */
     engine_free(g);
+}
+
+/* Service is time, and steps of this model take some 50 microseconds: one in which the system ran somebody else weighs as hundreds. So on a busy
+ * machine it is tried again. */
+static void test_weights(void **state) {
+    for (int i = 0; i < 10; i++) {
+        share_by_weight();
+        if (light_at_half >= 2000 / 4 && light_at_half <= 2000 * 2 / 5)
+            return;
+    }
+    fail_msg("the light account had %u tokens beside 2000", light_at_half); /* equal shares would be 2000 */
 }
 
 /* ---- failing alone ---- */
