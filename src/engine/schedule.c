@@ -260,34 +260,20 @@ static uint32_t prefill_budget(const struct batch *b) {
     return rows < KV_PAGE_TOKENS ? KV_PAGE_TOKENS : rows > BATCH_PREFILL ? BATCH_PREFILL : (uint32_t)rows;
 }
 
-/* The sequences of m that may step, at most `most`: those that waited longest for a step when there are more. Kept in order of age. */
-static uint32_t choose(const struct schedule *s, const struct pool_model *m, struct sequence **out,
-                       uint32_t most) {
+/* The sequences of m that may step, in order of age: there are no more than slots. */
+static uint32_t choose(const struct pool_model *m, struct sequence *out[BATCH_SEQUENCES]) {
     uint32_t n = 0;
     for (struct sequence *q = m->first; q != NULL; q = q->next) {
         q->rows = 0;
-        if (!q->started || sequence_blocked(q))
-            continue;
-        if (n < most) {
+        if (q->started && !sequence_blocked(q) && n < BATCH_SEQUENCES)
             out[n++] = q;
-            continue;
-        }
-        uint32_t latest = 0;
-        for (uint32_t i = 1; i < n; i++)
-            if (out[i]->last_step > out[latest]->last_step)
-                latest = i;
-        if (q->last_step >= out[latest]->last_step)
-            continue;
-        for (uint32_t i = latest; i + 1 < n; i++)
-            out[i] = out[i + 1];
-        out[n - 1] = q;
     }
     return n;
 }
 
 static void fill(struct schedule *s, struct batch *b) {
     struct sequence *q[BATCH_SEQUENCES];
-    uint32_t n = choose(s, b->model, q, s->max_running);
+    uint32_t n = choose(b->model, q);
     for (uint32_t i = 0; i < n; i++)
         if (q[i]->started && q[i]->tokens - q[i]->computed == 1 && make_room(s, q[i], 1) == 1)
             add_rows(b, q[i], 1);
@@ -341,7 +327,6 @@ void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
     m->service += (double)ns;
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *q = b->sequence[i];
-        q->last_step = s->steps;
         q->chip_ns += (int64_t)(row_ns * q->rows);
         q->account->service += row_ns * q->rows / q->account->weight;
     }

@@ -44,9 +44,8 @@ struct sequence {
     struct hash name;   /* of the last of those pages */
     bool named;         /* next_name is the name of the page after it */
     struct hash next_name;
-    bool started; /* holds a slot and pages */
-    bool resumed; /* has held and lost them before */
-    uint64_t last_step;
+    bool started;  /* holds a slot and pages */
+    bool resumed;  /* has held and lost them before */
     uint32_t rows; /* in the step being made */
     bool logits;   /* the last of them wants logits */
 
