@@ -241,7 +241,7 @@ static void write_model(struct writer *w, const struct shape *s) {
     put(w, "GGUF", 4);
     put_u32(w, 3);
     put_u64(w, n);
-    put_u64(w, (uint64_t)(2 + put_traits(w, s, true) + put_tokenizer(w, s, true)));
+    put_u64(w, 2 + (uint64_t)put_traits(w, s, true) + (uint64_t)put_tokenizer(w, s, true));
     put_key(w, "general.architecture", TYPE_STRING);
     put_text(w, s->arch);
     put_key(w, "general.name", TYPE_STRING);

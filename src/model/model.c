@@ -26,10 +26,13 @@ int model_open(struct model **out, const char *path, struct error *e) {
     atomic_init(&m->references, 1);
     if ((rc = gguf_open(&m->gguf, path, e)) != 0)
         goto out;
-    if ((rc = traits_read(&m->traits, m->gguf, e)) != 0 ||
-        (rc = traits_tensors(&m->tensors, &m->traits, m->gguf, e)) != 0 ||
-        (rc = tokenizer_create(&m->tokenizer, m->gguf, e)) != 0) {
-        rc = error_prefix(e, "%s: ", path);
+    rc = traits_read(&m->traits, m->gguf, e);
+    if (rc == 0)
+        rc = traits_tensors(&m->tensors, &m->traits, m->gguf, e);
+    if (rc == 0)
+        rc = tokenizer_create(&m->tokenizer, m->gguf, e);
+    if (rc != 0) {
+        error_prefix(e, "%s: ", path);
         goto out;
     }
     if (tokenizer_vocab(m->tokenizer) > m->traits.vocab) {

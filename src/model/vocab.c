@@ -265,8 +265,7 @@ bool vocab_ends_turn(struct str name) {
                                        "_<EOT>",
                                        "< EOT >",
                                        "<|eos|>",
-                                       "<\xEF\xBD\x9C"
-                                       "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+                                       u8"<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
                                        NULL};
     return is_among(name, list);
 }
@@ -295,7 +294,8 @@ static size_t unescape(struct str s, char *out) {
 
 /* "<0x0A>" */
 static int byte_name(struct str s) {
-    static const char digits[] = "0123456789ABCDEF";
+    static const char digits[16] = {'0', '1', '2', '3', '4', '5', '6', '7',
+                                    '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'};
     if (s.n != 6 || memcmp(s.p, "<0x", 3) != 0 || s.p[5] != '>')
         return -1;
     const char *high = memchr(digits, s.p[3], 16), *low = memchr(digits, s.p[4], 16);
