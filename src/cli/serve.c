@@ -117,7 +117,7 @@ static void raise_descriptors(void) {
 
 static int set_up(struct serve *s, struct error *e) {
     char host[256], folder[4096];
-    uint16_t port;
+    uint16_t port = 0;
     struct engine_options engine = {
         .chip = {.kernels = s->kernels, .threads = (uint32_t)s->threads, .pack_folder = folder},
         .kv_bytes = (size_t)s->kv_bytes,

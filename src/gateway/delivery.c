@@ -1,8 +1,8 @@
 /* The second half of a completion's life: what the engine gives becomes bytes, bytes are sent as far as the books allow, what the socket has taken is what
  * the books are told, and the end is settled. Here the two journeys meet.
  *
- * A token's bytes leave only when the books allow (cloud_may_send), so that a crash loses at most 32 tokens of billing; each token of the response has
- * bytes of its own (an emission), so that any limit can be met exactly. The engine runs ahead of a slow socket by a window and no more. */
+ * A token's bytes leave only when the books allow (cloud_may_send), so that a crash loses at most 32 tokens of billing; each event of a stream is
+ * an emission: bytes, and the tokens that count as delivered when the socket has taken all of them. The engine runs ahead of a slow socket by a window and no more. */
 #include "gateway/completion.h"
 
 #include "base/log.h"
@@ -10,7 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PENDING = 16 << 10 /* bytes given to a socket ahead of its taking them */ };
+enum {
+    PENDING = 16 << 10, /* bytes given to a socket ahead of its taking them */
+    /* Tokens that count together, when the socket has taken the last byte of their event: part of an event is of no use to a client. Less than the
+     * books let go unjournalled by as much as they let wait before they journal, so that such an event always goes at last. */
+    TOGETHER = 24,
+};
 
 /* ---- bytes -------------------------------------------------------------------------------------------------------- */
 
@@ -29,14 +34,16 @@ static bool grow_emissions(struct completion *c, uint32_t by) {
 void completion_emit(struct completion *c, struct choice *ch, uint32_t tokens) {
     uint64_t end = c->out_base + c->out.n;
     uint64_t begin = c->emissions > 0 ? c->emission[c->emissions - 1].end : c->written;
-    uint32_t slices = tokens > 0 ? tokens : 1;
+    uint32_t slices = tokens > 0 ? (tokens + TOGETHER - 1) / TOGETHER : 1, before = 0;
     if (c->out.failed || !grow_emissions(c, slices)) {
         c->out.failed = true;
         return;
     }
     for (uint32_t i = 1; i <= slices; i++) {
-        ch->emitted += tokens > 0;
-        c->total += tokens > 0;
+        uint32_t upto = (uint32_t)((uint64_t)tokens * i / slices);
+        ch->emitted += upto - before;
+        c->total += upto - before;
+        before = upto;
         c->emission[c->emissions++] = (struct emission){.end = begin + (end - begin) * i / slices,
                                                         .total = c->total,
                                                         .choice = ch->index,

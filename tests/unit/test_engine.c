@@ -104,8 +104,7 @@ static const char *const prompts[] = {
     "The capital of France is",
     "Once upon a time there was a small dog who lived in a large house with many rooms and a garden. One day",
     "def fibonacci(n):\n    ",
-    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, "
-    "29,",
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,",
     "Water is made of",
     "The quick brown fox",
     "In the year 1969, people went to the moon. In the year",
