@@ -52,6 +52,8 @@ static void on_signals(void (*handler)(int)) {
  * promised is still done, and no signal interrupts that. */
 static int serve(struct serve *s, struct error *e) {
     serving = s->gateway;
+    signal(SIGPIPE, SIG_IGN); /* whoever read our log has gone */
+    signal(SIGXFSZ, SIG_IGN); /* a limit on files is a full disk */
     set_woken(s->gateway);
     on_signals(on_signal);
     int rc = gateway_run(s->gateway, e);
@@ -159,7 +161,8 @@ int cmd_serve(int argc, char **argv) {
         {"listen", OPTION_TEXT, &s.listen, "HOST:PORT", "where to listen (127.0.0.1:8080)", 0, 0},
         {"model", OPTION_LIST, &s.models, "NAME=PATH", "a model to serve; may be given several times", 0, 0},
         {"kv-bytes", OPTION_INT, &s.kv_bytes, "N", "KV memory of all models together", 0, INT64_MAX},
-        {"max-running", OPTION_INT, &s.max_running, "N", "sequences that step together (64)", 1, 4096},
+        {"max-running", OPTION_INT, &s.max_running, "N", "sequences that step together (64)", 1,
+         ENGINE_MOST_RUNNING},
         {"max-waiting", OPTION_INT, &s.max_waiting, "N", "sequences in the queue; more get 429 (256)", 1,
          65536},
         {"max-context", OPTION_INT, &s.max_context, "N", "tokens of prompt and answer (the model's own)", 1,

@@ -175,6 +175,20 @@ static int place(struct cloud *c, struct hold *h, struct error *e) {
     return 0;
 }
 
+/* Under the lock. */
+static int stopped(const struct cloud *c, struct error *e) {
+    return error_set(e, ERR_UNAVAILABLE, "the books have stopped: %s", c->why.text);
+}
+
+bool cloud_stopped(struct cloud *c, struct error *why) {
+    if (!atomic_load(&c->broken))
+        return false;
+    pthread_mutex_lock(&c->lock);
+    stopped(c, why);
+    pthread_mutex_unlock(&c->lock);
+    return true;
+}
+
 int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e) {
     *out = NULL;
     if (a->model.n >= MODEL_NAME_BYTES || a->prompt_tokens > INT32_MAX ||
@@ -196,10 +210,9 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     pthread_mutex_lock(&c->lock);
     for (h->tenant = c->tenants; h->tenant != NULL && h->tenant->id != a->who->tenant;)
         h->tenant = h->tenant->next;
-    int rc = atomic_load(&c->broken)
-                 ? error_set(e, ERR_UNAVAILABLE, "the books have stopped: %s", c->why.text)
-             : h->tenant == NULL ? error_set(e, ERR_AUTH, "the tenant is gone")
-                                 : place(c, h, e);
+    int rc = atomic_load(&c->broken) ? stopped(c, e)
+             : h->tenant == NULL     ? error_set(e, ERR_AUTH, "the tenant is gone")
+                                     : place(c, h, e);
     pthread_mutex_unlock(&c->lock);
     if (rc != 0) {
         free(h);

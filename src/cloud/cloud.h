@@ -67,6 +67,9 @@ struct settlement {
 /* Charge what was delivered, give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. */
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
 
+/* The database has failed: nothing is admitted, and no hold becomes durable any more, until the process is started again. */
+bool cloud_stopped(struct cloud *c, struct error *why);
+
 /* For /metrics. */
 struct cloud_stats {
     uint64_t admitted, settled, refused_credit, refused_auth, commits, queue;

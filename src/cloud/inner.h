@@ -43,8 +43,9 @@ struct price_row {
 enum entry_kind { ENTRY_HOLD, ENTRY_SENT, ENTRY_SETTLE, ENTRY_CALL };
 struct entry {
     enum entry_kind kind;
-    struct entry *next;
     bool queued;
+    struct entry *next;   /* in the queue */
+    struct entry *beside; /* in the group being written: meanwhile the entry may be queued again */
 };
 
 struct hold {

@@ -122,7 +122,7 @@ static void broke(struct cloud *c, const struct error *e) {
 
 static int write_group(struct cloud *c, struct entry *group, struct error *e) {
     int rc = store_begin(c->store, e);
-    for (struct entry *i = group; rc == 0 && i != NULL; i = i->next)
+    for (struct entry *i = group; rc == 0 && i != NULL; i = i->beside)
         rc = write_entry(c, i, e);
     if (rc == 0)
         rc = store_commit(c->store, e);
@@ -133,8 +133,8 @@ static int write_group(struct cloud *c, struct entry *group, struct error *e) {
 
 /* The group was written or is given up: say what is durable, and let go of what was settled. */
 static void group_done(struct entry *group, bool durable) {
-    for (struct entry *i = group, *next; i != NULL; i = next) {
-        next = i->next;
+    for (struct entry *i = group, *beside; i != NULL; i = beside) {
+        beside = i->beside;
         struct hold *h = hold_of(i);
         if (i->kind == ENTRY_HOLD)
             atomic_store(&h->durable, durable);
@@ -148,9 +148,10 @@ static void group_done(struct entry *group, bool durable) {
 static void run_call(struct cloud *c, struct call *call) {
     int rc = atomic_load(&c->broken) ? error_set(&call->error, ERR_UNAVAILABLE, "%s", c->why.text)
                                      : store_begin(c->store, &call->error);
-    if (rc == 0 && (rc = call->run(c, call->context, &call->error)) == 0 &&
-        (rc = store_commit(c->store, &call->error)) != 0)
-        broke(c, &call->error); /* memory has changed already */
+    if (rc == 0 && (rc = call->run(c, call->context, &call->error)) == 0)
+        rc = store_commit(c->store, &call->error);
+    if ((rc == ERR_IO || rc == ERR_CORRUPT) && !atomic_load(&c->broken))
+        broke(c, &call->error); /* memory may have changed already */
     if (rc != 0)
         store_rollback(c->store);
     pthread_mutex_lock(&c->lock);
@@ -162,21 +163,22 @@ static void run_call(struct cloud *c, struct call *call) {
 
 /* Under the lock: the entries up to the next call, or that call alone. */
 static struct entry *take_group(struct cloud *c) {
-    struct entry *group = c->first, *end = group;
-    end->queued = false;
-    for (; end->kind != ENTRY_CALL && end->next != NULL && end->next->kind != ENTRY_CALL; end = end->next)
-        end->next->queued = false;
-    c->first = end->next;
-    if (c->first == NULL)
-        c->last = &c->first;
-    end->next = NULL;
-    for (struct entry *i = group; i != NULL; i = i->next) {
+    struct entry *group = c->first, **link = &group;
+    do {
+        struct entry *i = c->first;
+        c->first = i->next;
         c->stats.queue--;
+        i->queued = false;
+        *link = i;
+        link = &i->beside;
         if (i->kind == ENTRY_SENT) {
             hold_of(i)->writing_sent = hold_of(i)->sent;
             hold_of(i)->writing_cached = hold_of(i)->cached;
         }
-    }
+    } while (c->first != NULL && c->first->kind != ENTRY_CALL && group->kind != ENTRY_CALL);
+    *link = NULL;
+    if (c->first == NULL)
+        c->last = &c->first;
     return group;
 }
 

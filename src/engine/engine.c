@@ -19,7 +19,8 @@ struct engine {
     struct pool_model model[MOST_MODELS];
     struct schedule schedule;
     struct batch batch;
-    float *scratch; /* [largest vocabulary] */
+    struct take_space space;
+    size_t largest_vocab;
     uint64_t numbers;
     uint64_t prompt_tokens, cached_tokens, completion_tokens, finished, cancelled;
     int64_t chip_ns;
@@ -79,6 +80,21 @@ static void close_model(struct pool_model *m) {
     *m = (struct pool_model){0};
 }
 
+static bool grow_space(struct engine *g, size_t vocab) {
+    if (vocab <= g->largest_vocab)
+        return true;
+    float *logits = realloc(g->space.logits, vocab * sizeof *logits);
+    if (logits != NULL)
+        g->space.logits = logits;
+    struct candidate *candidate = realloc(g->space.candidate, vocab * sizeof *candidate);
+    if (candidate != NULL)
+        g->space.candidate = candidate;
+    if (logits == NULL || candidate == NULL)
+        return false;
+    g->largest_vocab = vocab;
+    return true;
+}
+
 int engine_add_model(struct engine *g, const char *name, const char *path, struct error *e) {
     struct pool_model *m = &g->model[g->schedule.models];
     if (g->running)
@@ -94,13 +110,8 @@ int engine_add_model(struct engine *g, const char *name, const char *path, struc
     if (rc == 0)
         rc = kv_create(&m->kv, &g->schedule.budget, forward_kv(m->forward), e);
     if (rc == 0) {
-        size_t vocab = m->model->traits.vocab;
-        for (size_t i = 0; i < g->schedule.models; i++)
-            vocab = g->model[i].model->traits.vocab > vocab ? g->model[i].model->traits.vocab : vocab;
-        float *scratch = realloc(g->scratch, vocab * sizeof *scratch);
         m->name = strdup(name);
-        g->scratch = scratch != NULL ? scratch : g->scratch;
-        if (scratch == NULL || m->name == NULL)
+        if (m->name == NULL || !grow_space(g, m->model->traits.vocab))
             rc = error_set(e, ERR_NO_MEMORY, "no memory for the model %s", name);
     }
     if (rc != 0) {
@@ -318,7 +329,7 @@ static void make_step(struct engine *g) {
         bool wanted = row[-1].want_logits;
         sequence_advance(s, m->kv, rows);
         s->rows = 0;
-        bool ended = s->logits && sequence_take(s, m->model, logits, g->scratch);
+        bool ended = s->logits && sequence_take(s, m->model, logits, &g->space);
         g->completion_tokens += s->completion - before;
         if (ended)
             retire(g, s, false);
@@ -410,7 +421,8 @@ void engine_free(struct engine *g) {
     chip_close(g->chip);
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->wake);
-    free(g->scratch);
+    free(g->space.logits);
+    free(g->space.candidate);
     free(g);
 }
 

@@ -12,11 +12,13 @@
 struct engine;
 struct sequence; /* a running request; owned by the engine until its finish event was delivered */
 
+enum { ENGINE_MOST_RUNNING = 256 };
+
 struct engine_options {
     struct chip_options chip;
     size_t
         kv_bytes; /* KV memory of all models together; 0: a quarter of the machine's free memory, at most 4 GiB */
-    uint32_t max_running; /* sequences that step together; 0: 64 */
+    uint32_t max_running; /* sequences that step together, ENGINE_MOST_RUNNING at most; 0: 64 */
     uint32_t max_waiting; /* queue; full: ERR_BUSY (429); 0: 256 */
     uint32_t max_context; /* tokens a sequence may hold; 0: the model's own */
 };

@@ -5,19 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct candidate {
-    float logit; /* later the probability, not yet normalised */
-    int32_t id;
-};
-
 struct sampler {
     struct sampling s;
     uint64_t random[4]; /* xoshiro256** (Blackman and Vigna, public domain), seeded by splitmix64 */
     size_t vocab;
     struct logit_bias *bias;
-    uint32_t *count;             /* [vocab] occurrences in the completion; NULL while no penalty wants them */
-    unsigned char *seen;         /* [vocab] occurs in prompt or completion; NULL likewise */
-    struct candidate *candidate; /* [vocab]; NULL when greedy */
+    uint32_t *count;     /* [vocab] occurrences in the completion; NULL while no penalty wants them */
+    unsigned char *seen; /* [vocab] occurs in prompt or completion; NULL likewise */
 };
 
 static uint64_t splitmix(uint64_t *x) {
@@ -64,8 +58,6 @@ struct sampler *sampler_create(const struct sampling *from, size_t vocab) {
         ok = (s->count = calloc(vocab, sizeof *s->count)) != NULL && ok;
     if (from->repetition_penalty != 1)
         ok = (s->seen = calloc(vocab, 1)) != NULL && ok;
-    if (from->temperature > 0)
-        ok = (s->candidate = calloc(vocab, sizeof *s->candidate)) != NULL && ok;
     if (!ok) {
         sampler_free(s);
         return NULL;
@@ -79,7 +71,6 @@ void sampler_free(struct sampler *s) {
     free(s->bias);
     free(s->count);
     free(s->seen);
-    free(s->candidate);
     free(s);
 }
 
@@ -164,8 +155,7 @@ static void select_best(struct candidate *c, size_t n, size_t k) {
 
 /* The candidates that can be drawn: those whose weight is at least e^-20 (2e-9) of the best one's, limited to top-k.
  * Returns how many stand in front. They are sorted, best first, where top-p needs it or there are few. */
-static size_t take_candidates(struct sampler *s, const float *logits) {
-    struct candidate *c = s->candidate;
+static size_t take_candidates(const struct sampler *s, const float *logits, struct candidate *c) {
     float best = logits[largest(logits, s->vocab)];
     float floor = best - 20 * s->s.temperature;
     size_t n = 0;
@@ -185,12 +175,11 @@ static size_t take_candidates(struct sampler *s, const float *logits) {
     return n;
 }
 
-int32_t sampler_choose(struct sampler *s, float *logits) {
+int32_t sampler_choose(struct sampler *s, float *logits, struct candidate *c) {
     adjust_logits(s, logits);
-    if (s->candidate == NULL)
+    if (s->s.temperature <= 0)
         return (int32_t)largest(logits, s->vocab);
-    struct candidate *c = s->candidate;
-    size_t n = take_candidates(s, logits);
+    size_t n = take_candidates(s, logits, c);
     if (n == 0) /* every logit is NaN or minus infinity: nothing to draw from */
         return (int32_t)largest(logits, s->vocab);
     double total = 0;

@@ -24,13 +24,19 @@ struct sampling {
 
 struct sampler; /* one a sequence: generator and token counts */
 
+/* What a choice works on: one for all sequences that are sampled in turn. */
+struct candidate {
+    float logit; /* later the probability, not yet normalised */
+    int32_t id;
+};
+
 /* Copies s. NULL when there is no memory. */
 struct sampler *sampler_create(const struct sampling *s, size_t vocab);
 void sampler_free(struct sampler *s);
 /* Tell it the tokens of the prompt (for the repetition penalty), then each token that was taken. */
 void sampler_see(struct sampler *s, int32_t id, bool prompt);
-/* Choose from logits[vocab], which are changed. */
-int32_t sampler_choose(struct sampler *s, float *logits);
+/* Choose from logits[vocab], which are changed; space[vocab] is written to. */
+int32_t sampler_choose(struct sampler *s, float *logits, struct candidate *space);
 
 /* log-softmax of the raw logits: the logprob of `id` is returned, the `tops` best (<= 20) go to top_id and top_logprob, best first. */
 float sampler_logprobs(const float *logits, size_t vocab, int32_t id, uint32_t tops, int32_t *top_id,

@@ -7,7 +7,7 @@
 #include "engine/forward.h"
 #include "engine/sequence.h"
 
-enum { BATCH_PREFILL = 256, BATCH_SEQUENCES = 256 };
+enum { BATCH_PREFILL = 256, BATCH_SEQUENCES = ENGINE_MOST_RUNNING };
 
 struct account {
     uint64_t number;

@@ -180,14 +180,14 @@ void sequence_end(struct sequence *s, enum finish_reason reason, const struct er
     send(s, &event);
 }
 
-bool sequence_take(struct sequence *s, const struct model *m, float *logits, float *scratch) {
+bool sequence_take(struct sequence *s, const struct model *m, float *logits, const struct take_space *space) {
     size_t vocab = m->traits.vocab;
     struct engine_event event = {.kind = EVENT_TOKENS, .tokens = 1};
     if (s->prompt_logprobs)
         send_prompt(s);
     if (s->want_logprobs)
-        memcpy(scratch, logits, vocab * sizeof *scratch);
-    token_id id = sampler_choose(s->sampler, logits);
+        memcpy(space->logits, logits, vocab * sizeof *logits);
+    token_id id = sampler_choose(s->sampler, logits, space->candidate);
     if (s->first_token == 0)
         s->first_token = clock_mono_ns();
     if (tokenizer_ends(m->tokenizer, id) && !s->ignore_eos) {
@@ -200,7 +200,7 @@ bool sequence_take(struct sequence *s, const struct model *m, float *logits, flo
     sampler_see(s->sampler, id, false);
     if (s->want_logprobs) {
         struct token_logprob *last = s->logprob; /* the prompt's have been sent */
-        fill_logprob(last, s->top_logprobs, scratch, vocab, id);
+        fill_logprob(last, s->top_logprobs, space->logits, vocab, id);
         event.logprob = last;
     }
     bool stopped = textstream_push(&s->text, tokenizer_piece(m->tokenizer, id, false));

@@ -79,8 +79,14 @@ bool sequence_blocked(const struct sequence *s);
 void sequence_prompt_logits(struct sequence *s, const struct model *m, uint32_t position,
                             const float *logits);
 
-/* Choose the next token from logits[vocab] (which are changed; scratch is as large) and tell the caller. True when the sequence has ended; the last event has been sent then. */
-bool sequence_take(struct sequence *s, const struct model *m, float *logits, float *scratch);
+/* What taking a token works on, as large as the largest vocabulary; one for all sequences. */
+struct take_space {
+    float *logits; /* as they were before the sampler changed them */
+    struct candidate *candidate;
+};
+
+/* Choose the next token from logits[vocab] (which are changed) and tell the caller. True when the sequence has ended; the last event has been sent then. */
+bool sequence_take(struct sequence *s, const struct model *m, float *logits, const struct take_space *space);
 
 /* End it now: the last event. */
 void sequence_end(struct sequence *s, enum finish_reason reason, const struct error *why);

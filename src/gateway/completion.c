@@ -76,6 +76,16 @@ void completion_fail(struct completion *c, const struct error *e) {
     completion_pump(c);
 }
 
+void completion_give_up(struct completion *c, const struct error *e) {
+    if (c->hold == NULL || c->finished || (c->failed && !c->ended))
+        return; /* all is said */
+    completion_drop_unsent(c);
+    c->failed = c->ended = false;
+    completion_fail(c, e);
+    if (c->written_inside) /* half an event and an error behind it are neither */
+        completion_abort(c);
+}
+
 void completion_body(struct completion *c, struct str piece) {
     struct error e;
     buf_str(&c->body, piece);

@@ -40,6 +40,7 @@ struct choice {
 struct emission {
     uint64_t end, total;
     uint32_t choice, tokens;
+    bool inside; /* an event or a body goes on behind `end` */
 };
 
 struct dialect;
@@ -64,7 +65,9 @@ struct completion {
     uint32_t choices, running; /* running: submitted and not finished */
     struct hold *hold;
     struct buf out; /* of the response, from byte out_base on */
-    uint64_t out_base, written, total;
+    uint64_t out_base, written;
+    uint64_t total, written_total; /* tokens in bytes; of them in bytes written */
+    bool written_inside;           /* see emission */
     struct emission *emission;
     size_t emissions, capacity, emissions_written, emissions_taken;
     uint64_t emission_base;
@@ -92,6 +95,8 @@ extern const struct dialect openai_chat, openai_completion;
 
 /* The request ends with an error: as a status while that is possible, else as the stream's last event. Once. */
 void completion_fail(struct completion *c, const struct error *e);
+/* Forget what the socket was not given yet. */
+void completion_drop_unsent(struct completion *c);
 /* Nothing runs for it and nobody waits for it: settle, and free. */
 void completion_end(struct completion *c);
 /* The text so far, from the last piece on, brought `tokens` tokens. */

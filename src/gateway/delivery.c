@@ -47,7 +47,8 @@ void completion_emit(struct completion *c, struct choice *ch, uint32_t tokens) {
         c->emission[c->emissions++] = (struct emission){.end = begin + (end - begin) * i / slices,
                                                         .total = c->total,
                                                         .choice = ch->index,
-                                                        .tokens = ch->emitted};
+                                                        .tokens = ch->emitted,
+                                                        .inside = i < slices || !c->ask.stream};
     }
 }
 
@@ -71,6 +72,12 @@ static void drop_written(struct completion *c) {
     c->emissions_taken = 0;
 }
 
+void completion_drop_unsent(struct completion *c) {
+    c->emissions = c->emissions_written;
+    c->total = c->written_total;
+    c->out.n = (size_t)(c->written - c->out_base);
+}
+
 void completion_pump(struct completion *c) {
     if (c->x == NULL || c->finished || c->hold == NULL)
         return;
@@ -86,6 +93,8 @@ void completion_pump(struct completion *c) {
         struct str bytes = {c->out.p + (c->written - c->out_base), m->end - c->written};
         exchange_write(c->x, bytes, c->emission_base + ++c->emissions_written);
         c->written = m->end;
+        c->written_total = m->total;
+        c->written_inside = m->inside;
     }
     if (c->ended && c->emissions_written == c->emissions) {
         c->finished = true;

@@ -74,16 +74,26 @@ static void watch_drain(struct gateway *g) {
         http_quit(g->http);
 }
 
+/* The books have written a group, or have failed: then what waits for them would wait for ever. */
+static void go_on(struct gateway *g) {
+    struct error why = {0};
+    bool stopped = cloud_stopped(g->cloud, &why);
+    for (struct completion *c = g->live, *next; c != NULL; c = next) {
+        next = completion_next(c);
+        if (stopped)
+            completion_give_up(c, &why);
+        else
+            completion_pump(c);
+    }
+}
+
 static void on_wake(void *context) {
     struct gateway *g = context;
     read_letters(g);
     for (struct completion *c; (c = worker_done(g->worker)) != NULL;)
         completion_prepared(c);
     if (atomic_exchange(&g->durable, false))
-        for (struct completion *c = g->live, *next; c != NULL; c = next) {
-            next = completion_next(c);
-            completion_pump(c);
-        }
+        go_on(g);
     watch_drain(g);
 }
 

@@ -96,6 +96,8 @@ void completion_prepared(struct completion *c); /* the worker is done with it */
 void completion_pump(struct completion *c);
 struct completion *completion_next(const struct completion *c); /* of the gateway's live ones */
 void completion_abort(struct completion *c);                    /* cut the client off */
+/* What it waits for will not come: unsent bytes are dropped, and it fails. */
+void completion_give_up(struct completion *c, const struct error *e);
 void completion_broken(struct completion *c); /* the request broke off: an error is answered in its place */
 /* On the worker's thread or the loop's: parse, find the model, encode. Touches nothing but c. */
 void completion_prepare(struct completion *c);

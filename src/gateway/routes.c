@@ -21,8 +21,10 @@ static void get_health(struct visit *v) {
     size_t failed = 0;
     for (size_t i = 0; i < v->g->metrics.models; i++)
         failed += engine_model_failed(v->g->engine, str_from(v->g->metrics.model[i].name), NULL);
-    /* One model that has failed does not stop the others; a balancer should turn away when none is left, or when we are leaving. */
-    bool well = failed < v->g->metrics.models && v->g->drain_until == 0;
+    /* One model that has failed does not stop the others; a balancer should turn away when none is left, when the books have stopped, or when we
+     * are leaving. */
+    struct error why;
+    bool well = failed < v->g->metrics.models && v->g->drain_until == 0 && !cloud_stopped(v->g->cloud, &why);
     struct buf out = {0};
     buf_printf(&out, "{\"status\":\"%s\",\"models\":%zu,\"failed\":%zu}\n", well ? "ok" : "unavailable",
                v->g->metrics.models, failed);

@@ -13,12 +13,14 @@
 struct query {
     sqlite3_stmt *statement;
     const char *sql;
+    struct store *store;
     struct query *next;
 };
 
 struct store {
     sqlite3 *db;
     struct query *queries;
+    bool failed; /* to read or write: the file is not touched again */
 };
 
 static int fail(struct store *s, struct error *e) {
@@ -26,6 +28,7 @@ static int fail(struct store *s, struct error *e) {
     enum err err = code == SQLITE_CONSTRAINT                         ? ERR_CONFLICT
                    : code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? ERR_CORRUPT
                                                                      : ERR_IO;
+    s->failed = s->failed || err != ERR_CONFLICT;
     return error_set(e, err, "the books' database: %s", sqlite3_errmsg(s->db));
 }
 
@@ -94,6 +97,8 @@ void store_close(struct store *s) {
         sqlite3_finalize(q->statement);
         free(q);
     }
+    if (s->failed) /* no checkpoint: what the file holds is for the next start to find out */
+        sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_close(s->db);
     free(s);
 }
@@ -124,6 +129,7 @@ int store_query(struct store *s, struct query **out, const char *sql, struct err
             return fail(s, e);
         }
         q->sql = sql;
+        q->store = s;
         q->next = s->queries;
         s->queries = q;
     }
@@ -160,8 +166,7 @@ int query_step(struct query *q, struct error *e) {
         sqlite3_reset(q->statement);
         return 0;
     }
-    struct store s = {.db = sqlite3_db_handle(q->statement)};
-    int rc = fail(&s, e);
+    int rc = fail(q->store, e);
     sqlite3_reset(q->statement);
     return rc;
 }

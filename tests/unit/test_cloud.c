@@ -247,6 +247,51 @@ static void test_nothing_before_durable(void **state) {
     verify();
 }
 
+static int64_t usage_tokens(void) {
+    struct json *answer;
+    struct error e = {0};
+    assert_int_equal(ask("{\"op\":\"usage\",\"tenant\":\"t\"}", &answer, &e), 0);
+    int64_t tokens = json_as_int(json_get(answer, "completion_tokens"));
+    json_free(answer);
+    return tokens;
+}
+
+/* Streams that send as fast as they may, so that an entry is queued again while the writer writes it: all of it reaches the books. */
+static void test_streams(void **state) {
+    enum { MANY = 32, EACH = 3000 };
+    struct cloud *c;
+    struct error e = {0};
+    struct hold *h[MANY];
+    uint64_t sent[MANY] = {0};
+    char id[32];
+    open_tenant();
+    must("{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"1000\"}", "available", NULL, 0);
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(id, sizeof id, "s%d", i);
+        h[i] = admit(c, id, 10, EACH, &e);
+        assert_non_null(h[i]);
+    }
+    for (int running = MANY; running > 0;)
+        for (int i = 0; i < MANY; i++) {
+            if (h[i] == NULL || sent[i] >= cloud_may_send(h[i]))
+                continue;
+            cloud_sent(h[i], ++sent[i], 0);
+            if (sent[i] < EACH)
+                continue;
+            struct settlement s = {.delivered = true, .completion_tokens = EACH, .outcome = OUTCOME_DONE};
+            cloud_settle(h[i], &s, NULL);
+            h[i] = NULL;
+            running--;
+        }
+    struct cloud_stats stats;
+    cloud_stats(c, &stats);
+    assert_int_equal(stats.settled, MANY);
+    cloud_close(c);
+    assert_int_equal(usage_tokens(), MANY * EACH);
+    verify();
+}
+
 /* ---- crashes ---- */
 
 enum { STREAMS = 32 };
@@ -270,15 +315,6 @@ static void stream_until_killed(_Atomic uint64_t *sent) {
                 atomic_fetch_add(&sent[i], 1);
                 cloud_sent(h[i], atomic_load(&sent[i]), 0);
             }
-}
-
-static int64_t usage_tokens(void) {
-    struct json *answer;
-    struct error e = {0};
-    assert_int_equal(ask("{\"op\":\"usage\",\"tenant\":\"t\"}", &answer, &e), 0);
-    int64_t tokens = json_as_int(json_get(answer, "completion_tokens"));
-    json_free(answer);
-    return tokens;
 }
 
 static void test_killed(void **state) {
@@ -315,6 +351,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_operations, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_race_for_the_last_unit, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_nothing_before_durable, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_streams, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_killed, fresh_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,12 +19,14 @@ static const struct sampling PLAIN = {.temperature = 1, .top_p = 1, .repetition_
 static void draw(struct sampling s, const float *logits, size_t vocab, int n, int *count) {
     struct sampler *sampler = sampler_create(&s, vocab);
     float *copy = malloc(vocab * sizeof *copy);
+    struct candidate *space = malloc(vocab * sizeof *space);
     memset(count, 0, vocab * sizeof *count);
     for (int i = 0; i < n; i++) {
         memcpy(copy, logits, vocab * sizeof *copy);
-        count[sampler_choose(sampler, copy)]++;
+        count[sampler_choose(sampler, copy, space)]++;
     }
     free(copy);
+    free(space);
     sampler_free(sampler);
 }
 
@@ -73,22 +75,23 @@ static void test_filters(void **state) {
 static void test_penalties(void **state) {
     struct sampling s = PLAIN;
     float logits[3] = {1, 0.5f, 0};
+    struct candidate space[3];
     struct logit_bias bias = {2, 100};
     (void)state;
     s.temperature = 0;
     s.presence_penalty = 2;
     struct sampler *p = sampler_create(&s, 3);
     sampler_see(p, 0, true); /* the prompt does not count here */
-    assert_int_equal(sampler_choose(p, logits), 0);
+    assert_int_equal(sampler_choose(p, logits, space), 0);
     sampler_see(p, 0, false);
-    assert_int_equal(sampler_choose(p, logits), 1);
+    assert_int_equal(sampler_choose(p, logits, space), 1);
     sampler_free(p);
     s = PLAIN;
     s.temperature = 0;
     s.bias = &bias;
     s.biases = 1;
     p = sampler_create(&s, 3);
-    assert_int_equal(sampler_choose(p, logits), 2);
+    assert_int_equal(sampler_choose(p, logits, space), 2);
     sampler_free(p);
     float two[2] = {1, 0.9f};
     s = PLAIN;
@@ -96,7 +99,7 @@ static void test_penalties(void **state) {
     s.repetition_penalty = 1.5f;
     p = sampler_create(&s, 2);
     sampler_see(p, 0, true);
-    assert_int_equal(sampler_choose(p, two), 1);
+    assert_int_equal(sampler_choose(p, two, space), 1);
     sampler_free(p);
 }
 

@@ -1,0 +1,294 @@
+/* The books on a disk that fails: every write in turn meets a full disk, every sync in turn an error. Afterwards the money path has stopped, the
+ * file was not touched again, and the next start finds books that verify, no open hold, and nobody billed for what was not sent.
+ *
+ * The disk is a layer between SQLite and its own one (a VFS, sqlite.org/vfs.html) that counts what changes a file. */
+#include "cloud/cloud.h"
+#include "cloud/control.h"
+
+#include "base/json.h"
+
+#include <setjmp.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- the disk ---- */
+
+enum fault { NO_FAULT, FULL_DISK, FAILED_SYNC };
+
+static struct {
+    enum fault kind;
+    _Atomic int left;   /* operations of that kind until it happens; negative: it has */
+    _Atomic int behind; /* writes and syncs after it */
+} disk;
+
+static sqlite3_vfs *below;
+
+struct file {
+    sqlite3_file base;
+    sqlite3_file *real;
+};
+
+static sqlite3_file *real(sqlite3_file *f) {
+    return ((struct file *)(void *)f)->real;
+}
+
+/* SQLITE_OK, or what this operation meets. Only the first one fails: whoever tried again would be seen. */
+static int meet(enum fault kind, int code) {
+    if (disk.kind == NO_FAULT)
+        return SQLITE_OK;
+    if (atomic_load(&disk.left) < 0)
+        atomic_fetch_add(&disk.behind, 1);
+    else if (kind == disk.kind && atomic_fetch_sub(&disk.left, 1) == 0)
+        return code;
+    return SQLITE_OK;
+}
+
+static int file_close(sqlite3_file *f) {
+    int rc = real(f)->pMethods != NULL ? real(f)->pMethods->xClose(real(f)) : SQLITE_OK;
+    free(real(f));
+    return rc;
+}
+
+static int file_read(sqlite3_file *f, void *to, int n, sqlite3_int64 at) {
+    return real(f)->pMethods->xRead(real(f), to, n, at);
+}
+
+static int file_write(sqlite3_file *f, const void *from, int n, sqlite3_int64 at) {
+    int rc = meet(FULL_DISK, SQLITE_FULL);
+    if (rc == SQLITE_OK)
+        return real(f)->pMethods->xWrite(real(f), from, n, at);
+    real(f)->pMethods->xWrite(real(f), from, n / 2, at); /* part of it had room */
+    return rc;
+}
+
+static int file_truncate(sqlite3_file *f, sqlite3_int64 size) {
+    meet(NO_FAULT, 0);
+    return real(f)->pMethods->xTruncate(real(f), size);
+}
+
+static int file_sync(sqlite3_file *f, int flags) {
+    int rc = meet(FAILED_SYNC, SQLITE_IOERR_FSYNC);
+    return rc != SQLITE_OK ? rc : real(f)->pMethods->xSync(real(f), flags);
+}
+
+static int file_size(sqlite3_file *f, sqlite3_int64 *size) {
+    return real(f)->pMethods->xFileSize(real(f), size);
+}
+
+static int file_lock(sqlite3_file *f, int level) {
+    return real(f)->pMethods->xLock(real(f), level);
+}
+
+static int file_unlock(sqlite3_file *f, int level) {
+    return real(f)->pMethods->xUnlock(real(f), level);
+}
+
+static int file_reserved(sqlite3_file *f, int *out) {
+    return real(f)->pMethods->xCheckReservedLock(real(f), out);
+}
+
+static int file_control(sqlite3_file *f, int op, void *arg) {
+    return real(f)->pMethods->xFileControl(real(f), op, arg);
+}
+
+static int file_sector(sqlite3_file *f) {
+    return real(f)->pMethods->xSectorSize(real(f));
+}
+
+static int file_traits(sqlite3_file *f) {
+    return real(f)->pMethods->xDeviceCharacteristics(real(f));
+}
+
+static int file_shm_map(sqlite3_file *f, int page, int size, int extend, void volatile **out) {
+    return real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
+}
+
+static int file_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
+    return real(f)->pMethods->xShmLock(real(f), offset, n, flags);
+}
+
+static void file_shm_barrier(sqlite3_file *f) {
+    real(f)->pMethods->xShmBarrier(real(f));
+}
+
+static int file_shm_unmap(sqlite3_file *f, int remove) {
+    return real(f)->pMethods->xShmUnmap(real(f), remove);
+}
+
+static const sqlite3_io_methods methods = {
+    .iVersion = 2,
+    .xClose = file_close,
+    .xRead = file_read,
+    .xWrite = file_write,
+    .xTruncate = file_truncate,
+    .xSync = file_sync,
+    .xFileSize = file_size,
+    .xLock = file_lock,
+    .xUnlock = file_unlock,
+    .xCheckReservedLock = file_reserved,
+    .xFileControl = file_control,
+    .xSectorSize = file_sector,
+    .xDeviceCharacteristics = file_traits,
+    .xShmMap = file_shm_map,
+    .xShmLock = file_shm_lock,
+    .xShmBarrier = file_shm_barrier,
+    .xShmUnmap = file_shm_unmap,
+};
+
+static int disk_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *out) {
+    struct file *mine = (struct file *)(void *)f;
+    mine->base.pMethods = &methods;
+    mine->real = calloc(1, (size_t)below->szOsFile);
+    if (mine->real == NULL)
+        return SQLITE_NOMEM;
+    return below->xOpen(below, name, mine->real, flags, out);
+}
+
+static void disk_insert(void) {
+    static sqlite3_vfs vfs;
+    below = sqlite3_vfs_find(NULL);
+    vfs = *below;
+    vfs.zName = "failing";
+    vfs.szOsFile = sizeof(struct file);
+    vfs.xOpen = disk_open;
+    vfs.pNext = NULL;
+    assert_int_equal(sqlite3_vfs_register(&vfs, 1), SQLITE_OK);
+}
+
+/* ---- the books ---- */
+
+enum { STREAMS = 3, EACH = 70 };
+
+static char folder[64];
+
+static int64_t ask(const char *request, const char *member) {
+    struct buf out = {0};
+    struct json *answer;
+    struct error e = {0};
+    if (control_call(folder, str_from(request), &out, &e) != 0)
+        fail_msg("%s: %s", request, e.text);
+    assert_int_equal(json_parse(&answer, buf_view(&out), &e), 0);
+    const struct json *got = json_get(answer, member);
+    if (got == NULL)
+        fail_msg("%s: no %s in %s", request, member, out.p);
+    int64_t value = json_as_bool(got) ? 1 : json_as_int(got);
+    buf_free(&out);
+    json_free(answer);
+    return value;
+}
+
+static void set_up_books(void) {
+    snprintf(folder, sizeof folder, "/tmp/unkai-books-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    ask("{\"op\":\"tenant.create\",\"name\":\"t\",\"currency\":\"JPY\",\"credit\":\"1000\"}", "name");
+    ask("{\"op\":\"price.set\",\"model\":\"m\",\"currency\":\"JPY\",\"input\":\"300\",\"cached\":\"150\","
+        "\"output\":\"700\"}",
+        "model");
+}
+
+static void remove_books(void) {
+    char command[100];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static bool admit(struct cloud *c, int number, struct hold **out, struct error *e) {
+    struct identity who = {.tenant = 1, .key = 1, .account = 1, .weight = 1};
+    struct admission a = {.who = &who, .model = STR("m"), .prompt_tokens = 10, .max_completion_tokens = EACH};
+    snprintf(a.request_id, sizeof a.request_id, "r%d", number);
+    return cloud_admit(c, &a, out, e) == 0;
+}
+
+/* Streams that send what they may until they are done or the books have stopped; returns the tokens they sent. */
+static uint64_t stream(struct cloud *c) {
+    struct hold *h[STREAMS];
+    uint64_t sent[STREAMS] = {0}, all = 0, least = 0;
+    struct error e = {0};
+    for (int i = 0; i < STREAMS; i++)
+        if (!admit(c, i, &h[i], &e)) {
+            assert_int_equal(e.code, ERR_UNAVAILABLE);
+            h[i] = NULL;
+        }
+    while (least < EACH && !cloud_stopped(c, &e)) {
+        least = EACH;
+        for (int i = 0; i < STREAMS; i++) {
+            if (h[i] != NULL && sent[i] < EACH && sent[i] < cloud_may_send(h[i]))
+                cloud_sent(h[i], ++sent[i], 0);
+            least = h[i] != NULL && sent[i] < least ? sent[i] : least;
+        }
+    }
+    for (int i = 0; i < STREAMS; i++) {
+        struct settlement s = {
+            .delivered = sent[i] > 0, .completion_tokens = sent[i], .outcome = OUTCOME_DONE};
+        all += sent[i];
+        if (h[i] != NULL)
+            cloud_settle(h[i], &s, NULL);
+    }
+    return all;
+}
+
+/* Returns whether there was an operation of that number to fail. */
+static bool fail_at(enum fault kind, int number) {
+    struct cloud *c;
+    struct error e = {0};
+    uint64_t sent = 0;
+    set_up_books();
+    disk.kind = kind;
+    atomic_store(&disk.left, number);
+    atomic_store(&disk.behind, 0);
+    if (cloud_open(&c, folder, NULL, NULL, &e) == 0) {
+        sent = stream(c);
+        for (int i = 0; i < 200 && atomic_load(&disk.left) < 0 && !cloud_stopped(c, &e); i++)
+            usleep(1000); /* the last settlement is on its way */
+        if (cloud_stopped(c, &e)) {
+            struct hold *h;
+            assert_false(admit(c, 99, &h, &e));
+            assert_int_equal(e.code, ERR_UNAVAILABLE);
+        }
+        cloud_close(c);
+    } else {
+        assert_true(e.code == ERR_IO && e.text[0] != 0);
+    }
+    bool happened = atomic_load(&disk.left) < 0;
+    if (atomic_load(&disk.behind) > 0)
+        fail_msg("operation %d failed, and %d came behind it", number, atomic_load(&disk.behind));
+    disk.kind = NO_FAULT;
+    assert_int_equal(ask("{\"op\":\"ledger.verify\"}", "ok"), 1); /* opens them: recovery */
+    int64_t billed = ask("{\"op\":\"usage\",\"tenant\":\"t\"}", "completion_tokens");
+    if (billed > (int64_t)sent || (int64_t)sent - billed > 32 * STREAMS)
+        fail_msg("operation %d: %ld tokens sent, %ld billed", number, (long)sent, (long)billed);
+    remove_books();
+    return happened;
+}
+
+static void fail_at_each(enum fault kind, const char *what) {
+    int n = 0;
+    while (fail_at(kind, n))
+        n++;
+    print_message("%d %s failed in turn\n", n, what);
+    assert_true(n > 5);
+}
+
+static void test_full_disk(void **state) {
+    fail_at_each(FULL_DISK, "writes");
+}
+
+static void test_failed_sync(void **state) {
+    fail_at_each(FAILED_SYNC, "syncs");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_failed_sync),
+    };
+    disk_insert();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
