@@ -55,11 +55,31 @@ size_t utf8_incomplete_tail(struct str s) {
     return 0;
 }
 
+/* How many bytes at the beginning of s, where no character stands, could have begun one; at least 1. */
+static size_t broken_length(struct str s) {
+    const unsigned char *p = (const unsigned char *)s.p;
+    size_t n = utf8_length(p[0]), i = 1;
+    unsigned char low = p[0] == 0xE0   ? 0xA0
+                        : p[0] == 0xF0 ? 0x90
+                                       : 0x80,
+                  high = p[0] == 0xED   ? 0x9F
+                         : p[0] == 0xF4 ? 0x8F
+                                        : 0xBF;
+    for (; i < n && i < s.n && p[i] >= low && p[i] <= high; i++) {
+        low = 0x80;
+        high = 0xBF;
+    }
+    return i;
+}
+
 void utf8_append_repaired(struct buf *b, struct str s) {
     for (size_t i = 0, n; i < s.n; i += n) {
-        if (utf8_decode((struct str){s.p + i, s.n - i}, &n) < 0)
+        struct str rest = {s.p + i, s.n - i};
+        if (utf8_decode(rest, &n) >= 0) {
+            buf_append(b, rest.p, n);
+        } else {
             buf_append(b, "\xEF\xBF\xBD", 3);
-        else
-            buf_append(b, s.p + i, n);
+            n = broken_length(rest);
+        }
     }
 }

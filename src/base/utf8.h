@@ -16,7 +16,8 @@ bool utf8_valid(struct str s);
 /* How many bytes at the end of s are the beginning of a sequence that is not complete yet (0..3). */
 size_t utf8_incomplete_tail(struct str s);
 
-/* Append s with every broken byte replaced by U+FFFD. */
+/* Append s with what is broken replaced by U+FFFD: one for as many bytes as could have begun a character (Unicode 15, section 3.9, "maximal subparts"; Python and
+ * browsers do the same). */
 void utf8_append_repaired(struct buf *b, struct str s);
 
 #endif

@@ -64,8 +64,31 @@ static void test_utf8(void **state) {
     assert_false(utf8_valid(STR("\xC0\x80")));
     assert_false(utf8_valid(STR("\xED\xA0\x80")));
     assert_false(utf8_valid(STR("\xF4\x90\x80\x80")));
-    utf8_append_repaired(&b, STR("a\xFFz"));
-    assert_string_equal(b.p, "a\xEF\xBF\xBDz");
+    /* Each R stands for U+FFFD; as Python's bytes.decode(errors="replace") has it. */
+    static const struct {
+        struct str broken;
+        const char *repaired;
+    } repair[] = {
+        {STR("a\xFFz"), "aRz"},          {STR("\xE3\x81"), "R"},
+        {STR("\xE3\x81x"), "Rx"},        {STR("\xF0\x9F\x98"), "R"},
+        {STR("\xF0\x9F\x98\xFF"), "RR"}, {STR("\xE0\x80\x80"), "RRR"},
+        {STR("\xED\xA0\x80"), "RRR"},    {STR("\xF4\x90\x80\x80"), "RRRR"},
+        {STR("\xC0\xAF"), "RR"},         {STR("\xE3\xE3\x81\x82"), "R\xE3\x81\x82"},
+        {STR("\xF1\x80\x80\xC2"), "RR"},
+    };
+    for (size_t i = 0; i < sizeof repair / sizeof *repair; i++) {
+        struct buf want = {0};
+        for (const char *r = repair[i].repaired; *r != 0; r++)
+            if (*r == 'R')
+                buf_text(&want, "\xEF\xBF\xBD");
+            else
+                buf_byte(&want, *r);
+        buf_clear(&b);
+        utf8_append_repaired(&b, repair[i].broken);
+        assert_int_equal(b.n, want.n);
+        assert_memory_equal(b.p, want.p, b.n);
+        buf_free(&want);
+    }
     buf_free(&b);
 }
 
