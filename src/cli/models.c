@@ -173,8 +173,10 @@ static int progress(void *context, curl_off_t total, curl_off_t now, curl_off_t 
     return 0;
 }
 
-/* Fetch url to the end of the file at path: what an earlier attempt brought is kept. */
-static int fetch(const char *url, const char *path, struct error *e) {
+enum { HTTP_RANGE_NOT_SATISFIABLE = 416 };
+
+/* Fetch url to the end of the file at path: what an earlier attempt brought is kept. *again: the server sends whole files only. */
+static int fetch(const char *url, const char *path, bool *again, struct error *e) {
     FILE *file = fopen(path, "ab");
     CURL *curl = curl_easy_init();
     char text[CURL_ERROR_SIZE] = "";
@@ -196,7 +198,11 @@ static int fetch(const char *url, const char *path, struct error *e) {
         curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
         curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, 60L);
         CURLcode code = curl_easy_perform(curl);
-        if (code != CURLE_OK)
+        long status = 0;
+        curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+        *again = code == CURLE_RANGE_ERROR;
+        /* Nothing is behind what we have: it was all here, and check_fetched says whether it is right. */
+        if (code != CURLE_OK && status != HTTP_RANGE_NOT_SATISFIABLE)
             rc = error_set(e, ERR_IO,
                            "cannot fetch the model: %s; the same command goes on where this one stopped",
                            text[0] ? text : curl_easy_strerror(code));
@@ -239,6 +245,14 @@ static struct str name_of(const char *url) {
     return s.n > 5 && memcmp(s.p + s.n - 5, ".gguf", 5) == 0 ? (struct str){s.p, s.n - 5} : s;
 }
 
+/* What comes from another address under the same name is another file's part. */
+static void part_path(char *out, size_t size, const char *folder, struct str name, const char *url) {
+    struct hash h = hash_sha256(str_from(url));
+    char digest[HASH_HEX + 1];
+    hash_hex(&h, digest);
+    snprintf(out, size, "%s/%.*s.%.8s.part", folder, (int)name.n, name.p, digest);
+}
+
 static int pull(const char *url, const char *given, const char *sha256, struct error *e) {
     char folder[4100], part[4400], path[4400];
     struct str name = given != NULL ? str_from(given) : name_of(url);
@@ -249,11 +263,14 @@ static int pull(const char *url, const char *given, const char *sha256, struct e
         return error_set(e, ERR_INVALID, "--sha256 wants 64 small hexadecimal digits");
     folder_path(folder, sizeof folder);
     mkdir(folder, 0700);
-    snprintf(part, sizeof part, "%s/%.*s.part", folder, (int)name.n, name.p);
+    part_path(part, sizeof part, folder, name, url);
     snprintf(path, sizeof path, "%s/%.*s.gguf", folder, (int)name.n, name.p);
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    if ((rc = fetch(url, part, e)) == 0 && (rc = check_fetched(part, sha256, e)) == 0 &&
-        rename(part, path) != 0)
+    bool again = false;
+    rc = fetch(url, part, &again, e);
+    if (again && unlink(part) == 0)
+        rc = fetch(url, part, &again, e);
+    if (rc == 0 && (rc = check_fetched(part, sha256, e)) == 0 && rename(part, path) != 0)
         rc = error_set(e, ERR_IO, "cannot name the file %.200s: %s", path, strerror(errno));
     curl_global_cleanup();
     if (rc == 0)

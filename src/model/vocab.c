@@ -242,43 +242,35 @@ static int read_merges(struct vocab *v, const struct gguf *g, struct error *e) {
 
 /* ---- tokens ---- */
 
-static bool is_among(struct str name, const char *const *list) {
-    for (; *list != NULL; list++)
-        if (str_is(name, *list))
+static bool is_among(struct str name, const struct str *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (str_equal(name, list[i]))
             return true;
     return false;
 }
 
 bool vocab_ends_turn(struct str name) {
-    static const char *const list[] = {"<|eot_id|>",
-                                       "<|eom_id|>",
-                                       "<|im_end|>",
-                                       "<|end|>",
-                                       "<|endoftext|>",
-                                       "<|end_of_text|>",
-                                       "<|end_of_turn|>",
-                                       "<end_of_turn>",
-                                       "<turn|>",
-                                       "<end_of_utterance>",
-                                       "<|return|>",
-                                       "<|call|>",
-                                       "_<EOT>",
-                                       "< EOT >",
-                                       "<|eos|>",
-                                       u8"<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
-                                       NULL};
-    return is_among(name, list);
+    static const struct str list[] = {
+        STR("<|eot_id|>"),      STR("<|eom_id|>"),
+        STR("<|im_end|>"),      STR("<|end|>"),
+        STR("<|endoftext|>"),   STR("<|end_of_text|>"),
+        STR("<|end_of_turn|>"), STR("<end_of_turn>"),
+        STR("<turn|>"),         STR("<end_of_utterance>"),
+        STR("<|return|>"),      STR("<|call|>"),
+        STR("_<EOT>"),          STR("< EOT >"),
+        STR("<|eos|>"),         STR("<\uFF5Cend\u2581of\u2581sentence\uFF5C>"),
+    };
+    return is_among(name, list, sizeof list / sizeof *list);
 }
 
 bool vocab_is_turn(struct str name) {
-    static const char *const list[] = {"<|im_start|>",      "<|start_header_id|>",
-                                       "<|end_header_id|>", "<start_of_turn>",
-                                       "<|turn>",           "<|start|>",
-                                       "<|system|>",        "<|user|>",
-                                       "<|assistant|>",     "<|start_of_role|>",
-                                       "<|end_of_role|>",   "[INST]",
-                                       "[/INST]",           NULL};
-    return vocab_ends_turn(name) || is_among(name, list);
+    static const struct str list[] = {
+        STR("<|im_start|>"),  STR("<|start_header_id|>"), STR("<|end_header_id|>"), STR("<start_of_turn>"),
+        STR("<|turn>"),       STR("<|start|>"),           STR("<|system|>"),        STR("<|user|>"),
+        STR("<|assistant|>"), STR("<|start_of_role|>"),   STR("<|end_of_role|>"),   STR("[INST]"),
+        STR("[/INST]"),
+    };
+    return vocab_ends_turn(name) || is_among(name, list, sizeof list / sizeof *list);
 }
 
 /* SentencePiece writes U+2581 for a space. */

@@ -87,9 +87,9 @@ class Server:
             s.sendall(data)
             return read_answer(s)
 
-    def post(self, body, path="/v1/completions", key=None, more=""):
+    def post(self, body, path="/v1/completions", key=None, more="", timeout=20):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.raw(self.head(path, key=key, more=f"Content-Length: {len(data)}\r\n{more}\r\n") + data)
+        return self.raw(self.head(path, key=key, more=f"Content-Length: {len(data)}\r\n{more}\r\n") + data, timeout)
 
 
 def read_answer(s):
