@@ -55,6 +55,17 @@ static int take_lock(struct cloud *c, struct error *e) {
     return 0;
 }
 
+static int open_books(struct cloud *c, struct error *e) {
+    int rc = store_open(&c->store, c->folder, e);
+    if (rc == 0)
+        rc = journal_recover(c, e);
+    if (rc == 0)
+        rc = memory_load(c, e);
+    if (rc != 0)
+        error_prefix(e, "%.200s: ", c->folder);
+    return rc;
+}
+
 int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *context), void *context,
                struct error *e) {
     struct cloud *c = calloc(1, sizeof *c);
@@ -70,9 +81,8 @@ int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *
     pthread_cond_init(&c->called, NULL);
     if ((size_t)snprintf(c->folder, sizeof c->folder, "%s", folder) >= sizeof c->folder)
         rc = error_set(e, ERR_INVALID, "the data folder's path is too long");
-    else if ((rc = take_lock(c, e)) == 0 && (rc = read_secret(c, e)) == 0 &&
-             (rc = store_open(&c->store, folder, e)) == 0 && (rc = journal_recover(c, e)) == 0 &&
-             (rc = memory_load(c, e)) == 0 && (rc = journal_start(c, e)) == 0)
+    else if ((rc = take_lock(c, e)) == 0 && (rc = read_secret(c, e)) == 0 && (rc = open_books(c, e)) == 0 &&
+             (rc = journal_start(c, e)) == 0)
         rc = control_start(c, e);
     if (rc != 0) {
         cloud_close(c);

@@ -305,6 +305,8 @@ int journal_recover(struct cloud *c, struct error *e) {
         n++;
     if (rc == 0)
         rc = store_commit(c->store, e);
+    if (rc == ERR_CONFLICT) /* nobody else has the books open, as that would say to our caller */
+        rc = e->code = ERR_CORRUPT;
     if (rc != 0)
         store_rollback(c->store);
     else if (n > 0)

@@ -1,5 +1,6 @@
 /* The books in SQLite: one connection, which writes and checkpoints itself (the SQLite of Debian 12 can corrupt a write-ahead log that two connections
- * reset), every commit synced. On the yen's journey: where a charge becomes durable. */
+ * reset) and lets no other one in (somebody's sqlite3 in a transaction would otherwise stop the money path), every commit synced. On the yen's journey: where a
+ * charge becomes durable. */
 #include "store/schema.h"
 #include "store/store.h"
 
@@ -29,6 +30,8 @@ static int fail(struct store *s, struct error *e) {
                    : code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? ERR_CORRUPT
                                                                      : ERR_IO;
     s->failed = s->failed || err != ERR_CONFLICT;
+    if (code == SQLITE_BUSY)
+        return error_set(e, err, "another program has the books' database open");
     return error_set(e, err, "the books' database: %s", sqlite3_errmsg(s->db));
 }
 
@@ -46,6 +49,8 @@ static int migrate(struct store *s, struct error *e) {
     sqlite3_reset(q->statement);
     while (schema_migrations[known] != NULL)
         known++;
+    if (at < 0)
+        return error_set(e, ERR_CORRUPT, "the books have no version");
     if (at > known)
         return error_set(e, ERR_UNSUPPORTED,
                          "the books are of version %d, this program knows %d: use a newer unkai", (int)at,
@@ -76,8 +81,7 @@ int store_open(struct store **out, const char *folder, struct error *e) {
         close(fd);
     if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         rc = s->db != NULL ? fail(s, e) : error_set(e, ERR_NO_MEMORY, "no memory for the books");
-        error_prefix(e, "%s: ", path);
-    } else if ((rc = run(s, "PRAGMA journal_mode = WAL", e)) == 0 &&
+    } else if ((rc = run(s, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL", e)) == 0 &&
                (rc = run(s, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", e)) == 0) {
         rc = migrate(s, e);
     }
