@@ -2,7 +2,7 @@
  * yen's journey: the charge itself. After TigerBeetle's model of accounts and transfers with ids chosen by the caller. */
 #include "cloud/inner.h"
 
-#include <string.h>
+#include <stdio.h>
 
 int ledger_account(struct store *s, const char *name, const char *currency, int64_t *id, struct error *e) {
     struct query *q;
@@ -96,24 +96,74 @@ int ledger_transfer(struct store *s, const struct transfer *t, bool *again, stru
     return post(s, seq, t->credit, t->value, e);
 }
 
+/* ---- verification ---- */
+
+static void add_wrong(struct buf *wrong, int *found, const char *what, struct str id) {
+    char line[200];
+    if ((*found)++ >= 100)
+        return;
+    snprintf(line, sizeof line, "%s: %.*s", what, (int)(id.n < 100 ? id.n : 100), id.p);
+    if (wrong->n > 0)
+        buf_byte(wrong, ',');
+    json_write_text(wrong, line);
+}
+
 /* One check: a query whose rows are what is wrong. */
 static int find_wrong(struct store *s, const char *what, const char *sql, struct buf *wrong,
                       struct error *e) {
     struct query *q;
-    struct buf line = {0};
     int rc = store_query(s, &q, sql, e), found = 0;
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
-        struct str id = query_column_text(q, 0);
+        add_wrong(wrong, &found, what, query_column_text(q, 0));
         rc = 0;
-        if (found++ >= 100)
-            continue;
-        buf_clear(&line);
-        buf_printf(&line, "%s: %.*s", what, (int)(id.n < 100 ? id.n : 100), id.p);
-        if (wrong->n > 0)
-            buf_byte(wrong, ',');
-        json_write_str(wrong, buf_view(&line));
     }
-    buf_free(&line);
+    return rc;
+}
+
+/* What a finished request came to, in 10^-12, from its own record; false when no request could have those counts. */
+static bool request_cost(struct query *q, money_wide *cost) {
+    int64_t prompt = query_column_int(q, 3), cached = query_column_int(q, 4), sent = query_column_int(q, 5);
+    struct tariff t = {query_column_int(q, 7), query_column_int(q, 8), query_column_int(q, 9)};
+    bool due = query_column_int(q, 10) != 0;
+    if (cached < 0 || cached > prompt || prompt > INT32_MAX || sent < 0 || sent > query_column_int(q, 11))
+        return false;
+    *cost = due ? tariff_cost(&t, (uint64_t)(prompt - cached), (uint64_t)cached, (uint64_t)sent) : 0;
+    return true;
+}
+
+/* Every charge is what the request's record and its price say, give or take the fraction that is carried; and what a tenant was charged for all of its requests
+ * and its remainder are, to the last 10^-12, what they cost together. */
+static int check_charges(struct store *s, struct buf *wrong, struct error *e) {
+    struct query *q;
+    char tenant[TENANT_NAME_BYTES] = "";
+    money_wide left = 0, cost;
+    int requests = 0, tenants = 0;
+    int rc = store_query(s, &q,
+                         "SELECT t.name, a.remainder, r.id, r.prompt, r.cached, r.sent, r.charge,"
+                         " coalesce(p.input, 0), coalesce(p.cached, 0), coalesce(p.output, 0),"
+                         " r.sent > 0 OR r.state = 'done', min(r.most, 2147483647) FROM tenant t"
+                         " JOIN account a ON a.id = t.account"
+                         " LEFT JOIN request r ON r.tenant = t.id AND r.state <> 'open'"
+                         " LEFT JOIN price p ON p.id = r.price ORDER BY t.name",
+                         e);
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        rc = 0;
+        struct str name = query_column_text(q, 0);
+        if (!str_is(name, tenant)) {
+            if (left != 0)
+                add_wrong(wrong, &tenants, "a tenant's charges are not what its requests cost",
+                          str_from(tenant));
+            snprintf(tenant, sizeof tenant, "%.*s", (int)name.n, name.p);
+            left = -(money_wide)query_column_int(q, 1);
+        }
+        money_wide charged = (money_wide)query_column_int(q, 6) * 1000;
+        if (!request_cost(q, &cost) || cost - charged > 999 || charged - cost > 999)
+            add_wrong(wrong, &requests, "a charge is not what its request cost", query_column_text(q, 2));
+        else
+            left += cost - charged;
+    }
+    if (rc == 0 && left != 0)
+        add_wrong(wrong, &tenants, "a tenant's charges are not what its requests cost", str_from(tenant));
     return rc;
 }
 
@@ -123,28 +173,35 @@ int ledger_verify(struct store *s, bool live, struct buf *wrong, int64_t *checke
         bool not_live;
     } check[] = {
         {"a transfer's postings do not balance",
-         "SELECT transfer FROM posting GROUP BY transfer HAVING sum(amount) <> 0 OR count(*) <> 2", false},
+         "SELECT transfer FROM posting GROUP BY transfer HAVING max(amount) <> -min(amount) OR count(*) <> 2",
+         false},
         {"a transfer without postings",
          "SELECT id FROM transfer WHERE seq NOT IN (SELECT transfer FROM posting)", false},
+        {"a transfer is missing",
+         "SELECT seq - 1 FROM transfer WHERE seq > 1 AND seq - 1 NOT IN (SELECT seq FROM transfer)", false},
+        {"a row belongs to nothing", "SELECT \"table\" FROM pragma_foreign_key_check", false},
         {"a transfer's postings are not its amount",
          "SELECT id FROM transfer t WHERE NOT EXISTS (SELECT 1 FROM posting p WHERE p.transfer = t.seq AND"
          " p.account = t.debit AND p.amount = -t.amount) OR NOT EXISTS (SELECT 1 FROM posting p WHERE"
          " p.transfer = t.seq AND p.account = t.credit AND p.amount = t.amount)",
          false},
+        /* In halves of 32 bits: a sum beyond 64 bits would be an error of the database, and that would stop the money path. */
         {"an account is not the sum of its postings",
-         "SELECT name FROM account a LEFT JOIN (SELECT account, sum(amount) AS total FROM posting GROUP BY "
-         "account) p"
-         " ON p.account = a.id WHERE a.balance <> coalesce(p.total, 0)",
+         "SELECT name FROM account a LEFT JOIN (SELECT account, sum(amount >> 32) AS high,"
+         " sum(amount & 4294967295) AS low FROM posting GROUP BY account) p ON p.account = a.id"
+         " WHERE a.balance >> 32 <> coalesce(p.high + (p.low >> 32), 0)"
+         " OR a.balance & 4294967295 <> coalesce(p.low & 4294967295, 0)",
          false},
         {"a tenant's account is below zero",
          "SELECT t.name FROM tenant t JOIN account a ON a.id = t.account WHERE a.balance < 0", false},
         {"a finished request without its settlement",
-         "SELECT id FROM request r WHERE state <> 'open' AND NOT EXISTS (SELECT 1 FROM transfer t WHERE"
-         " t.id = 'settle:' || r.id AND t.amount = r.charge)",
+         "SELECT id FROM request r WHERE state <> 'open' AND NOT EXISTS (SELECT 1 FROM transfer x"
+         " JOIN tenant t ON t.account = x.debit WHERE x.id = 'settle:' || r.id AND x.kind = 'settle'"
+         " AND x.amount = r.charge AND t.id = r.tenant)",
          false},
         {"a settlement without its request",
          "SELECT id FROM transfer t WHERE kind = 'settle' AND NOT EXISTS (SELECT 1 FROM request r WHERE"
-         " 'settle:' || r.id = t.id AND r.state <> 'open')",
+         " r.id = substr(t.id, 8) AND r.state <> 'open')", /* 8: behind "settle:"; the request's index finds it */
          false},
         {"a charge above its hold", "SELECT id FROM request WHERE charge > hold", false},
         {"a hold is open and no request runs", "SELECT id FROM request WHERE state = 'open'", true},
@@ -154,6 +211,8 @@ int ledger_verify(struct store *s, bool live, struct buf *wrong, int64_t *checke
     for (size_t i = 0; rc == 0 && i < sizeof check / sizeof *check; i++)
         if (!live || !check[i].not_live)
             rc = find_wrong(s, check[i].what, check[i].sql, wrong, e);
+    if (rc == 0)
+        rc = check_charges(s, wrong, e);
     if (rc != 0 || (rc = store_query(s, &q, "SELECT count(*) FROM transfer", e)) != 0 ||
         (rc = query_step(q, e)) < 0)
         return rc;

@@ -89,6 +89,65 @@ static void touch(const char *sql) {
     sqlite3_close(db);
 }
 
+static void test_touched(void **state) {
+    static const struct {
+        const char *sql, *says;
+    } table[] = {
+        {"UPDATE posting SET amount = amount + 1 WHERE transfer = 1 AND amount > 0", "do not balance"},
+        {"UPDATE posting SET amount = 9223372036854775807 WHERE amount > 0", "is not the sum"},
+        {"UPDATE posting SET account = 4 WHERE transfer = 1 AND amount > 0", "are not its amount"},
+        {"DELETE FROM posting WHERE transfer = 3", "without postings"},
+        {"UPDATE account SET balance = balance + 1 WHERE name = 'tenant:t'", "is not the sum"},
+        {"UPDATE account SET balance = balance + 4294967296 WHERE name = 'tenant:t'", "is not the sum"},
+        {"UPDATE account SET remainder = remainder + 1 WHERE name = 'tenant:t'",
+         "a tenant's charges are not what its requests cost: t"},
+        {"UPDATE account SET remainder = 1 WHERE name = 'tenant:u'",
+         "a tenant's charges are not what its requests cost: u"},
+        {"UPDATE transfer SET amount = amount + 1 WHERE seq = 1", "are not its amount"},
+        {"DELETE FROM transfer WHERE seq = 1", "belongs to nothing: posting"},
+        {"DELETE FROM transfer WHERE seq = 2; DELETE FROM posting WHERE transfer = 2;"
+         "UPDATE account SET balance = 0 WHERE name = 'tenant:u';"
+         "UPDATE account SET balance = balance + 10000000000 WHERE name = 'funding:JPY'",
+         "a transfer is missing: 2"},
+        {"DELETE FROM transfer WHERE id = 'settle:full'; DELETE FROM posting WHERE transfer = 4",
+         "without its settlement: full"},
+        {"DELETE FROM request WHERE id = 'full'", "without its request: settle:full"},
+        {"UPDATE request SET charge = charge - 1 WHERE id = 'full'", "without its settlement: full"},
+        {"UPDATE request SET tenant = 2 WHERE id = 'full'", "without its settlement: full"},
+        {"UPDATE request SET sent = sent + 1 WHERE id = 'full'", "not what its request cost: full"},
+        {"UPDATE request SET sent = sent - 1 WHERE id = 'cut'", "not what its request cost: cut"},
+        {"UPDATE request SET sent = 1 WHERE id = 'failed'", "not what its request cost: failed"},
+        {"UPDATE request SET prompt = prompt - 1 WHERE id = 'empty'", "not what its request cost: empty"},
+        {"UPDATE request SET cached = cached + 1 WHERE id = 'full'", "not what its request cost: full"},
+        {"UPDATE request SET cached = -9223372036854775807 WHERE id = 'full'",
+         "not what its request cost: full"},
+        {"UPDATE request SET price = 0 WHERE id = 'full'", "not what its request cost: full"},
+        {"UPDATE price SET output = output + 1000000000", "not what its request cost: full"},
+        {"UPDATE price SET output = output + 1", "a tenant's charges are not what its requests cost: t"},
+        {"UPDATE request SET hold = charge - 1 WHERE id = 'full'", "above its hold: full"},
+    };
+    char good[100], back[250];
+    struct buf answer = {0};
+    struct error e = {0};
+    make_books();
+    must("{\"op\":\"tenant.list\"}");
+    assert_int_equal(ask("{\"op\":\"ledger.verify\"}", &answer, &e), 0);
+    assert_string_equal(answer.p, "{\"ok\":true,\"transfers\":7,\"wrong\":[]}");
+    snprintf(good, sizeof good, "%s.good", path);
+    snprintf(back, sizeof back, "cp %s %s", path, good);
+    assert_int_equal(system(back), 0);
+    snprintf(back, sizeof back, "cp %s %s", good, path);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        touch(table[i].sql);
+        if (ask("{\"op\":\"ledger.verify\"}", &answer, &e) != 0)
+            fail_msg("%s: %s", table[i].sql, e.text);
+        if (strstr(answer.p, table[i].says) == NULL || strstr(answer.p, "\"ok\":false") == NULL)
+            fail_msg("%s: %s", table[i].sql, answer.p);
+        assert_int_equal(system(back), 0);
+    }
+    buf_free(&answer);
+}
+
 static void check_refused(enum err code, const char *says) {
     struct cloud *c;
     struct error e = {0};
@@ -136,6 +195,7 @@ static void test_one_hand(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_touched, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_not_ours, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_one_hand, fresh_folder, remove_folder),
     };
