@@ -19,16 +19,18 @@ static void write_counts(struct buf *out, const int64_t count[6]) {
     write_money(out, "charged", count[4]);
 }
 
-/* One tenant's finished requests, all models together and each. */
+/* One tenant's finished requests, all models together and each. A prompt counts where it was due: with the first token, or with an answer that was done without
+ * one. */
 static int tenant_usage(struct cloud *c, const struct tenant *t, struct buf *out, struct error *e) {
     struct query *q;
     struct buf models = {0};
     int64_t total[6] = {0};
-    int rc =
-        store_query(c->store, &q,
-                    "SELECT model, count(*), sum(prompt), sum(cached), sum(sent), sum(charge), sum(chip_ns)"
-                    " FROM request WHERE tenant = $1 AND state <> 'open' GROUP BY model ORDER BY model",
-                    e);
+    int rc = store_query(
+        c->store, &q,
+        "SELECT model, count(*), sum(iif(due, prompt, 0)), sum(iif(due, cached, 0)), sum(sent), sum(charge),"
+        " sum(chip_ns) FROM (SELECT *, sent > 0 OR state = 'done' AS due FROM request"
+        " WHERE tenant = $1 AND state <> 'open') GROUP BY model ORDER BY model",
+        e);
     if (rc != 0)
         return rc;
     query_int(q, 1, t->id);

@@ -148,6 +148,20 @@ static void test_touched(void **state) {
     buf_free(&answer);
 }
 
+/* A prompt that was not due is not on the bill, so it is not in the sums either. */
+static void test_usage(void **state) {
+    struct buf answer = {0};
+    struct error e = {0};
+    make_books();
+    assert_int_equal(ask("{\"op\":\"usage\",\"tenant\":\"t\"}", &answer, &e), 0);
+    /* (30 - 4) * 300.000001 + 4 * 150 + 10 * 700.000333, in 10^-6 */
+    const char *sums = "\"requests\":4,\"prompt_tokens\":30,\"cached_tokens\":4,\"completion_tokens\":10,"
+                       "\"chip_seconds\":0.000,\"charged\":\"0.015400003\"";
+    if (strstr(answer.p, sums) == NULL)
+        fail_msg("%s", answer.p);
+    buf_free(&answer);
+}
+
 static void check_refused(enum err code, const char *says) {
     struct cloud *c;
     struct error e = {0};
@@ -196,6 +210,7 @@ static void test_one_hand(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_touched, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_usage, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_not_ours, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_one_hand, fresh_folder, remove_folder),
     };
