@@ -241,7 +241,9 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens) 
     pthread_mutex_lock(&c->lock);
     h->sent = tokens;
     h->cached = cached_prompt_tokens < h->prompt ? cached_prompt_tokens : h->prompt;
-    if (tokens >= atomic_load(&h->durable_sent) + JOURNAL_EVERY || tokens == 1)
+    /* The prompt is due with the first ones, however many come together. */
+    uint64_t durable = atomic_load(&h->durable_sent);
+    if (tokens >= durable + JOURNAL_EVERY || durable == 0)
         journal_put(c, &h->journal);
     pthread_mutex_unlock(&c->lock);
 }
