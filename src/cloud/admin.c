@@ -55,21 +55,20 @@ static void write_tenant(struct cloud *c, struct buf *out, const struct tenant *
 
 /* ---- tenants ---- */
 
-static int add_credit(struct cloud *c, struct tenant *t, amount value, struct str id, struct error *e) {
-    char funding[32], name[200];
-    unsigned char own[12];
+enum { PAYMENT_BYTES = 100 };
+
+/* id: the transfer's; the same one again changes nothing. */
+static int add_credit(struct cloud *c, struct tenant *t, amount value, const char *id, struct error *e) {
+    char funding[32];
     bool again;
-    struct transfer transfer = {
-        .kind = STR("credit"), .credit = t->account, .value = value, .at = clock_wall_ns()};
+    struct transfer transfer = {.id = str_from(id),
+                                .kind = STR("credit"),
+                                .credit = t->account,
+                                .value = value,
+                                .at = clock_wall_ns()};
+    if (value > INT64_MAX / 4 || t->balance > INT64_MAX / 4)
+        return error_param(e, ERR_INVALID, "amount", "the credit is too large");
     snprintf(funding, sizeof funding, "funding:%s", t->currency);
-    int n = snprintf(name, sizeof name, "credit:%lld:%.*s", (long long)t->id, (int)(id.n < 100 ? id.n : 100),
-                     id.p);
-    if (id.n == 0) {
-        random_bytes(own, sizeof own);
-        for (size_t i = 0; i < sizeof own; i++)
-            n += snprintf(name + n, sizeof name - (size_t)n, "%02x", own[i]);
-    }
-    transfer.id = str_from(name);
     int rc = ledger_account(c->store, funding, t->currency, &transfer.debit, e);
     if (rc != 0 || (rc = ledger_transfer(c->store, &transfer, &again, e)) != 0 || again)
         return rc;
@@ -85,7 +84,7 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     struct tenant t = {.max_concurrent = 256};
     struct query *q;
     amount value = 0;
-    char account[TENANT_NAME_BYTES + 16];
+    char account[TENANT_NAME_BYTES + 16], opening[40];
     if (!is_name(name, TENANT_NAME_BYTES))
         return error_param(e, ERR_INVALID, "name",
                            "a tenant's name is 1 to %d letters, digits and . _ - : / @",
@@ -114,7 +113,8 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     if ((rc = query_step(q, e)) <= 0)
         return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "the tenant got no number");
     t.id = query_column_int(q, 0);
-    if ((rc = query_run(q, e)) != 0 || (value > 0 && (rc = add_credit(c, &t, value, STR("opening"), e)) != 0))
+    snprintf(opening, sizeof opening, "opening:%lld", (long long)t.id);
+    if ((rc = query_run(q, e)) != 0 || (value > 0 && (rc = add_credit(c, &t, value, opening, e)) != 0))
         return rc;
     pthread_mutex_lock(&c->lock);
     rc = memory_add_tenant(c, &t, e);
@@ -143,15 +143,28 @@ static int tenant_list(struct cloud *c, const struct json *args, struct buf *out
     return 0;
 }
 
+/* The payment's name as its maker gave it, whole: two that were cut to the same would pay once. Without one it is a payment of its own. */
+static int name_payment(char *id, size_t size, int64_t tenant, const struct json *payment, struct error *e) {
+    struct str name = json_as_str(payment);
+    unsigned char own[12];
+    if (payment != NULL && (name.n == 0 || name.n > PAYMENT_BYTES || memchr(name.p, 0, name.n) != NULL))
+        return error_param(e, ERR_INVALID, "payment", "a payment's name has 1 to %d bytes", PAYMENT_BYTES);
+    int n = snprintf(id, size, "credit:%lld:%.*s", (long long)tenant, (int)name.n, name.p);
+    random_bytes(own, sizeof own);
+    for (size_t i = 0; i < sizeof own && payment == NULL; i++)
+        n += snprintf(id + n, size - (size_t)n, "%02x", own[i]);
+    return 0;
+}
+
 static int tenant_credit(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct tenant *t;
     amount value;
+    char id[PAYMENT_BYTES + 32];
     int rc = need_tenant(c, args, "name", &t, e);
-    if (rc != 0 || (rc = money_parse(&value, text_of(args, "amount"), AMOUNT_DIGITS, e)) != 0)
+    if (rc != 0 || (rc = money_parse(&value, text_of(args, "amount"), AMOUNT_DIGITS, e)) != 0 ||
+        (rc = name_payment(id, sizeof id, t->id, json_get(args, "payment"), e)) != 0)
         return rc;
-    if (value > INT64_MAX / 4 || t->balance > INT64_MAX / 4)
-        return error_param(e, ERR_INVALID, "amount", "the credit is too large");
-    rc = add_credit(c, t, value, text_of(args, "payment"), e);
+    rc = add_credit(c, t, value, id, e);
     if (rc == 0)
         write_tenant(c, out, t);
     return rc;

@@ -119,6 +119,35 @@ static void open_tenant(void) {
     must("{\"op\":\"key.create\",\"tenant\":\"t\"}", "key", key, sizeof key);
 }
 
+/* Payments that look alike are not the same one, and a name that would be lost is refused. */
+static void check_payments(void) {
+    char request[300], value[64];
+    const char *credit = "{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"1\",\"payment\":\"%.*s%s\"}";
+    char hundred[101];
+    memset(hundred, 'x', 100);
+    for (int i = 0; i < 2; i++) {
+        snprintf(request, sizeof request, credit, 99, hundred, i ? "b" : "a");
+        must(request, "available", value, sizeof value);
+        assert_string_equal(value, i ? "5" : "4");
+    }
+    snprintf(request, sizeof request, credit, 100, hundred, "a");
+    assert_int_equal(code_of(request), ERR_INVALID);
+    snprintf(request, sizeof request, credit, 1, hundred, "\\u0000a");
+    assert_int_equal(code_of(request), ERR_INVALID);
+    snprintf(request, sizeof request, credit, 0, hundred, ""); /* a script's unset variable */
+    assert_int_equal(code_of(request), ERR_INVALID);
+    snprintf(request, sizeof request, credit, 0, hundred, "opening"); /* not the credit it was made with */
+    must(request, "available", value, sizeof value);
+    assert_string_equal(value, "6");
+    for (int i = 0; i < 2; i++)
+        must("{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"0.5\"}", "available", value,
+             sizeof value);
+    assert_string_equal(value, "7");
+    assert_int_equal(code_of("{\"op\":\"tenant.create\",\"name\":\"u\",\"currency\":\"JPY\",\"credit\":"
+                             "\"9223372036\"}"),
+                     ERR_INVALID);
+}
+
 static void test_operations(void **state) {
     char value[64];
     struct cloud *c;
@@ -138,6 +167,7 @@ static void test_operations(void **state) {
     assert_string_equal(value, "3"); /* the same payment */
     assert_int_equal(code_of("{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"5\",\"payment\":\"p\"}"),
                      ERR_CONFLICT);
+    check_payments();
     /* The same operations through the control socket of whoever has the books open. */
     assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
     assert_int_equal(cloud_authenticate(c, str_from(key), &who, &e), 0);
@@ -146,7 +176,7 @@ static void test_operations(void **state) {
     assert_int_equal(cloud_authenticate(c, STR(""), &who, &e), ERR_AUTH);
     assert_int_equal(cloud_authenticate(c, STR("' OR 1=1 --"), &who, &e), ERR_AUTH);
     must("{\"op\":\"tenant.show\",\"name\":\"t\"}", "available", value, sizeof value);
-    assert_string_equal(value, "3");
+    assert_string_equal(value, "7");
     must("{\"op\":\"key.revoke\",\"id\":1}", "id", NULL, 0);
     assert_int_equal(cloud_authenticate(c, str_from(key), &who, &e), ERR_AUTH);
     cloud_close(c);
