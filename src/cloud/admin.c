@@ -290,9 +290,8 @@ static int price_set(struct cloud *c, const struct json *args, struct buf *out, 
     struct query *q;
     int64_t now = clock_wall_ns();
     int rc;
-    if (!is_name(model, MODEL_NAME_BYTES))
-        return error_param(e, ERR_INVALID, "model",
-                           "a model's name is 1 to %d letters, digits and . _ - : / @", MODEL_NAME_BYTES - 1);
+    if (model.n == 0 || model.n >= MODEL_NAME_BYTES || memchr(model.p, 0, model.n) != NULL)
+        return error_param(e, ERR_INVALID, "model", "a model's name is 1 to %d bytes", MODEL_NAME_BYTES - 1);
     if (!money_currency(currency))
         return error_param(e, ERR_INVALID, "currency", "a currency is three capital letters, like JPY");
     if ((rc = money_parse(&p.tariff.input, text_of(args, "input"), PRICE_DIGITS - 6, e)) != 0 ||

@@ -158,6 +158,19 @@ static int refuse_credit(struct cloud *c, const struct tenant *t, money_wide wor
     return ERR_CREDIT;
 }
 
+/* The price of now. A model that has none in the tenant's currency is served for nothing: that gets a row of its own here, so that it is said once. Under
+ * the lock. */
+static const struct price_row *find_price(struct cloud *c, const char *model, const char *currency) {
+    const struct price_row *p = memory_price(c, str_from(model), currency);
+    struct price_row nothing = {0};
+    if (p != NULL)
+        return p;
+    log_warn("model %s has no price in %s and is served for nothing", model, currency);
+    snprintf(nothing.model, sizeof nothing.model, "%s", model);
+    snprintf(nothing.currency, sizeof nothing.currency, "%s", currency);
+    return memory_add_price(c, &nothing, NULL) == 0 ? c->prices : NULL;
+}
+
 /* Under the lock. */
 static int place(struct cloud *c, struct hold *h, struct error *e) {
     struct tenant *t = h->tenant;
@@ -165,7 +178,7 @@ static int place(struct cloud *c, struct hold *h, struct error *e) {
         return error_set(e, ERR_BUSY,
                          "the tenant has %lld requests running already, its limit; try again in a moment",
                          (long long)t->max_concurrent);
-    const struct price_row *p = memory_price(c, str_from(h->model), t->currency);
+    const struct price_row *p = find_price(c, h->model, t->currency);
     if (p != NULL) {
         h->price = p->id;
         h->tariff = p->tariff;
