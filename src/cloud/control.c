@@ -1,6 +1,7 @@
 /* The control socket; see control.h. */
 #include "cloud/control.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cloud/inner.h"
 
@@ -12,11 +13,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { MOST_LINE = 1 << 20, MOST_ANSWER = 64 << 20, PATIENCE_S = 30 };
+enum { MOST_LINE = 1 << 20, MOST_ANSWER = 64 << 20, CALLER_S = 10, SERVER_S = 600 };
 
 struct control {
     struct cloud *cloud;
@@ -31,11 +31,29 @@ static void address_of(struct sockaddr_un *a, int folder) {
     snprintf(a->sun_path, sizeof a->sun_path, "/proc/self/fd/%d/control.sock", folder);
 }
 
-static int read_line(int fd, struct buf *line, size_t most) {
+/* One end of a connection: how long the other one may take in all, and a descriptor that ends it at once (-1: none). */
+struct end {
+    int fd, stop;
+    int64_t until;
+};
+
+static bool wait_for(const struct end *end, short events) {
+    struct pollfd p[2] = {{.fd = end->fd, .events = events}, {.fd = end->stop, .events = POLLIN}};
+    for (;;) {
+        int64_t left = (end->until - clock_mono_ns()) / 1000000;
+        int n = left > 0 ? poll(p, 2, (int)left) : 0;
+        if (n >= 0 || errno != EINTR)
+            return n > 0 && p[1].revents == 0;
+    }
+}
+
+static int read_line(const struct end *end, struct buf *line, size_t most) {
     for (;;) {
         char *to = buf_reserve(line, 4096);
-        ssize_t n = to == NULL || line->n > most ? -1 : read(fd, to, 4096);
-        if (n < 0 && errno == EINTR)
+        if (to == NULL || line->n > most || !wait_for(end, POLLIN))
+            return -1;
+        ssize_t n = recv(end->fd, to, 4096, MSG_DONTWAIT);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n <= 0)
             return -1;
@@ -47,10 +65,12 @@ static int read_line(int fd, struct buf *line, size_t most) {
     }
 }
 
-static int write_all(int fd, struct str s) {
+static int write_all(const struct end *end, struct str s) {
     while (s.n > 0) {
-        ssize_t n = send(fd, s.p, s.n, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
+        if (!wait_for(end, POLLOUT))
+            return -1;
+        ssize_t n = send(end->fd, s.p, s.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n <= 0)
             return -1;
@@ -60,27 +80,27 @@ static int write_all(int fd, struct str s) {
     return 0;
 }
 
-static void set_patience(int fd) {
-    struct timeval t = {.tv_sec = PATIENCE_S};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+static struct end end_of(int fd, int stop, int seconds) {
+    return (struct end){fd, stop, clock_mono_ns() + (int64_t)seconds * 1000000000};
 }
 
-static void serve(struct cloud *c, int fd) {
+/* One caller at a time: one that stands still keeps the others waiting for CALLER_S at most, and the end of the server not at all. */
+static void serve(struct control *k, int fd) {
     struct buf line = {0}, out = {0};
     struct json *request = NULL;
     struct error e = {0};
-    set_patience(fd);
-    if (read_line(fd, &line, MOST_LINE) == 0) {
+    struct end end = end_of(fd, k->stop[0], CALLER_S);
+    if (read_line(&end, &line, MOST_LINE) == 0) {
         buf_text(&out, "{\"result\":");
-        if (json_parse(&request, buf_view(&line), &e) != 0 || admin_run(c, request, &out, &e) != 0) {
+        if (json_parse(&request, buf_view(&line), &e) != 0 || admin_run(k->cloud, request, &out, &e) != 0) {
             buf_clear(&out);
             buf_printf(&out, "{\"error\":{\"code\":%d,\"text\":", e.code);
             json_write_text(&out, e.text);
             buf_byte(&out, '}');
         }
         buf_text(&out, "}\n");
-        write_all(fd, buf_view(&out));
+        end = end_of(fd, k->stop[0], CALLER_S);
+        write_all(&end, buf_view(&out));
     }
     json_free(request);
     buf_free(&line);
@@ -98,7 +118,7 @@ static void *control_main(void *context) {
             return NULL;
         int fd = p[0].revents & POLLIN ? accept4(k->socket, NULL, NULL, SOCK_CLOEXEC) : -1;
         if (fd >= 0)
-            serve(k->cloud, fd);
+            serve(k, fd);
     }
 }
 
@@ -176,10 +196,10 @@ static int call_server(const char *folder, struct str request, struct buf *answe
                        "another unkai has the books in %.200s open and does not answer: %s", folder,
                        strerror(errno));
     } else {
-        set_patience(fd);
-        rc = write_all(fd, request) != 0 || write_all(fd, STR("\n")) != 0 ||
-                     read_line(fd, &line, MOST_ANSWER) != 0
-                 ? error_set(e, ERR_IO, "the server closed its control socket before it had answered")
+        struct end end = end_of(fd, -1, SERVER_S);
+        rc = write_all(&end, request) != 0 || write_all(&end, STR("\n")) != 0 ||
+                     read_line(&end, &line, MOST_ANSWER) != 0
+                 ? error_set(e, ERR_IO, "the server gave no answer through its control socket")
                  : unwrap(buf_view(&line), answer, e);
     }
     if (fd >= 0)

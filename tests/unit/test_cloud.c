@@ -4,6 +4,7 @@
 #include "cloud/control.h"
 #include "cloud/money.h"
 
+#include "base/clock.h"
 #include "base/json.h"
 
 #include <pthread.h>
@@ -15,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -148,6 +151,20 @@ static void check_payments(void) {
                      ERR_INVALID);
 }
 
+/* A caller of the control socket that stands still does not keep the server from ending. */
+static void check_end_beside_idle_caller(struct cloud *c) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s/control.sock", folder);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(write(fd, "{", 1), 1);
+    usleep(50000);
+    int64_t before = clock_mono_ns();
+    cloud_close(c);
+    assert_true(clock_mono_ns() - before < 5000000000);
+    close(fd);
+}
+
 static void test_operations(void **state) {
     char value[64];
     struct cloud *c;
@@ -179,7 +196,7 @@ static void test_operations(void **state) {
     assert_string_equal(value, "7");
     must("{\"op\":\"key.revoke\",\"id\":1}", "id", NULL, 0);
     assert_int_equal(cloud_authenticate(c, str_from(key), &who, &e), ERR_AUTH);
-    cloud_close(c);
+    check_end_beside_idle_caller(c);
     verify();
 }
 
