@@ -253,8 +253,10 @@ void choice_add_piece(struct choice *ch, uint32_t tokens) {
     if (ch->pieces == ch->pieces_capacity) {
         size_t more = ch->pieces_capacity ? 2 * ch->pieces_capacity : 64;
         struct piece *grown = realloc(ch->piece, more * sizeof *grown);
-        if (grown == NULL)
-            return; /* the last piece's tokens count with the choice's end */
+        if (grown == NULL) {
+            ch->completion->out.failed = true; /* an answer with a hole is none */
+            return;
+        }
         ch->piece = grown;
         ch->pieces_capacity = more;
     }

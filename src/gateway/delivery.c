@@ -200,10 +200,11 @@ static void stream_event(struct choice *ch, bool last) {
     c->ended = true;
 }
 
-static void whole_event(struct choice *ch, uint32_t tokens) {
+static void whole_event(struct choice *ch, const struct engine_event *event) {
     struct completion *c = ch->completion;
-    if (tokens > 0)
-        choice_add_piece(ch, tokens);
+    /* The last one may bring text alone: what might have become a stop string. */
+    if (event->tokens > 0 || event->text.n > 0)
+        choice_add_piece(ch, event->tokens);
     if (c->running > 0)
         return;
     c->dialect->write_body(c);
@@ -251,7 +252,7 @@ void completion_event(struct choice *ch, const struct engine_event *event) {
     if (c->ask.stream)
         stream_event(ch, last);
     else
-        whole_event(ch, event->tokens);
+        whole_event(ch, event);
     completion_pump(c);
 }
 

@@ -105,6 +105,18 @@ def test_stop_straddles_tokens(client):
         assert "".join(c.choices[0].text for c in streamed) == want
 
 
+def test_what_might_have_become_a_stop_string_is_delivered(client):
+    """Held back as long as a stop string may come of it: when the model ends instead, the last text comes without a token."""
+    args = {"model": "smol", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 60, "temperature": 0}
+    plain = client.chat.completions.create(**args).choices[0]
+    assert plain.finish_reason == "stop", "the model must end by itself here"
+    tail = plain.message.content[-4:]
+    held = client.chat.completions.create(**args, stop=[tail + "\0never"])
+    assert held.choices[0].message.content == plain.message.content
+    chunks = client.chat.completions.create(**args, stop=[tail + "\0never"], stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == plain.message.content
+
+
 def test_sampling_parameters_are_taken(client):
     extra = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2, "ignore_eos": True}
     r = client.chat.completions.create(model="smol", messages=ASK, max_tokens=6, temperature=0.7, top_p=0.9, presence_penalty=0.5,
