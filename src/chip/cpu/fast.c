@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 384 << 10, COLUMNS = 2 * PANEL };
+enum { CHUNK_BYTES = 384 << 10, COLUMNS = 2 * PANEL, AHEAD_BYTES = 4096 };
 
 struct product {
     struct chip *c;
@@ -22,6 +22,7 @@ struct quantising {
     size_t stride;
     uint32_t rows, n;
     float eps;
+    bool codes, floats; /* what the matrices' forms take */
 };
 
 static void quantise_work(void *context, uint32_t thread) {
@@ -34,10 +35,11 @@ static void quantise_rows(struct quantising *p) {
     struct quantised *a = &p->a;
     a->blocks = (p->n + BLOCK - 1) / BLOCK;
     a->padded = a->blocks * BLOCK;
-    size_t blocks = (size_t)p->rows * a->blocks;
-    char *at = scratch_need(&p->c->shared, blocks * (sizeof *a->block + BLOCK * sizeof *a->x));
-    a->block = (struct quantised_block *)(void *)at;
-    a->x = (float *)(void *)(at + blocks * sizeof *a->block);
+    size_t blocks = (size_t)p->rows * a->blocks, codes = p->codes ? blocks * sizeof *a->block : 0,
+           floats = p->floats ? blocks * BLOCK * sizeof *a->x : 0;
+    char *at = scratch_need(&p->c->shared, codes + floats);
+    a->block = codes ? (struct quantised_block *)(void *)at : NULL;
+    a->x = floats ? (float *)(void *)(at + codes) : NULL;
     if (p->rows < 4)
         for (uint32_t r = 0; r < p->rows; r++)
             p->c->fast->quantise(a, r, p->in + r * p->stride, p->n, p->norm, p->eps);
@@ -45,40 +47,59 @@ static void quantise_rows(struct quantising *p) {
         pool_run(p->c->pool, quantise_work, p);
 }
 
+static void quantise_for(struct quantising *p, const struct chip_matrix *m) {
+    bool floats = m->form == FORM_F32 || m->form == FORM_F16 || m->form == FORM_BF16;
+    p->floats |= floats;
+    p->codes |= !floats;
+}
+
 static uint32_t panels_of(const struct chip_matrix *m) {
     return (m->outputs + PANEL - 1) / PANEL;
 }
 
-/* All rows' products with (up to) two panels from `panel`, into out[rows][COLUMNS]. */
+/* All rows' products with (up to) two panels from `panel`, into out[rows][COLUMNS]. While two panels are multiplied the next two are asked for, so that
+ * reading and computing overlap. */
 static void multiply(const struct product *p, const struct chip_matrix *m, uint32_t panel, uint32_t first,
                      uint32_t rows, float *out) {
     const struct kernels *k = p->c->fast;
     uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2;
+    struct tile t = {
+        .a = p->a, .w = m, .row = first, .rows = 1, .panels = 1, .stride = COLUMNS, .ahead = AHEAD_BYTES};
     if (rows == 1) { /* one stream of bytes in the order of memory */
-        for (uint32_t i = 0; i < panels; i++)
-            k->tile(p->a, first, 1, m, panel + i, 1, out + i * PANEL, COLUMNS);
+        for (uint32_t i = 0; i < panels; i++) {
+            t.panel = panel + i;
+            t.out = out + i * PANEL;
+            k->tile(&t);
+        }
         return;
     }
-    uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows,
-             height = (rows + tiles - 1) / tiles; /* 8 rows are 4 and 4, not 6 and 2 */
+    uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows;
     for (uint32_t i = 0; i < panels; i += k->tile_panels) {
-        uint32_t now = panels - i < k->tile_panels ? panels - i : k->tile_panels;
-        for (uint32_t r = 0; r < rows; r += height)
-            k->tile(p->a, first + r, rows - r < height ? rows - r : height, m, panel + i, now,
-                    out + r * COLUMNS + i * PANEL, COLUMNS);
+        t.panel = panel + i;
+        t.panels = panels - i < k->tile_panels ? panels - i : k->tile_panels;
+        for (uint32_t j = 0; j < tiles; j++) {
+            uint32_t r =
+                rows * j / tiles; /* all of nearly the same height: 8 rows are 4 and 4, not 6 and 2 */
+            t.row = first + r;
+            t.rows = rows * (j + 1) / tiles - r;
+            t.out = out + r * COLUMNS + i * PANEL;
+            t.ahead = 2 * m->panel_bytes;
+            k->tile(&t);
+        }
     }
 }
 
 static void store(const struct chip_linear *l, uint32_t i, uint32_t first, uint32_t rows, uint32_t column,
-                  const float *y) {
+                  float *y) {
     uint32_t n = l->out[i].w->outputs - column < COLUMNS ? l->out[i].w->outputs - column : COLUMNS;
+    const float *bias = l->out[i].bias ? l->out[i].bias + column : NULL;
     for (uint32_t r = 0; r < rows; r++, y += COLUMNS) {
         float *out = l->out[i].out + (first + r) * l->out[i].out_stride + column;
-        const float *bias = l->out[i].bias ? l->out[i].bias + column : NULL;
-        for (uint32_t j = 0; j < n; j++) {
-            float v = bias ? y[j] + bias[j] : y[j];
-            out[j] = l->out[i].add ? out[j] + v : v;
-        }
+        for (uint32_t j = 0; bias && j < n; j++)
+            y[j] += bias[j];
+        for (uint32_t j = 0; l->out[i].add && j < n; j++)
+            y[j] += out[j];
+        memcpy(out, y, n * sizeof *y);
     }
 }
 
@@ -110,22 +131,17 @@ static void product_work(void *context, uint32_t thread) {
     uint32_t rows = p->l ? p->l->rows : p->g->rows, most = CHUNK_BYTES / p->a->padded / 12 * 12;
     most = most < 12 ? 12 : most > 192 ? 192 : most;
     float *y = scratch_need(&c->own[thread], (size_t)(rows < most ? rows : most) * 2 * COLUMNS * sizeof *y);
-    uint32_t pieces = (p->units + p->piece - 1) / p->piece;
-    for (;;) {
-        uint32_t i = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed);
-        if (i >= pieces)
-            return;
-        uint32_t end = (i + 1) * p->piece < p->units ? (i + 1) * p->piece : p->units;
+    uint32_t from, to;
+    while (pool_take(c->pool, thread, p->piece, &from, &to))
         for (uint32_t first = 0; first < rows; first += most)
-            for (uint32_t unit = i * p->piece; unit < end; unit++)
+            for (uint32_t unit = from; unit < to; unit++)
                 unit_run(p, unit, first, rows - first < most ? rows - first : most, y);
-    }
 }
 
 static void product_run(struct product *p) {
     uint32_t pieces = p->c->threads * 16;
     p->piece = (p->units + pieces - 1) / pieces;
-    atomic_store(&p->c->next, 0);
+    pool_share(p->c->pool, p->units);
     pool_run(p->c->pool, product_work, p);
 }
 
@@ -137,6 +153,8 @@ void fast_linear(struct chip *c, const struct chip_linear *l) {
                            .rows = l->rows,
                            .n = l->out[0].w->inputs,
                            .eps = l->norm_eps};
+    for (uint32_t i = 0; i < l->outputs; i++)
+        quantise_for(&q, l->out[i].w);
     quantise_rows(&q);
     struct product p = {.c = c, .a = &q.a, .l = l};
     for (uint32_t i = 0; i < l->outputs; i++)
@@ -152,6 +170,8 @@ void fast_gated(struct chip *c, const struct chip_gated *g) {
                            .rows = g->rows,
                            .n = g->gate->inputs,
                            .eps = g->norm_eps};
+    quantise_for(&q, g->gate);
+    quantise_for(&q, g->up);
     quantise_rows(&q);
     struct product p = {.c = c, .a = &q.a, .g = g, .units = (panels_of(g->gate) + 1) / 2};
     product_run(&p);

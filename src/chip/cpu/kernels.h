@@ -70,20 +70,28 @@ struct quantised_block {
 _Static_assert(sizeof(struct quantised_block) == 64, "a cache line");
 
 struct quantised {
-    struct quantised_block *block; /* [rows][blocks] */
-    float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms */
+    struct quantised_block *block; /* [rows][blocks], or NULL: no form here wants them */
+    float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms; or NULL */
     uint32_t padded, blocks;
+};
+
+/* Rows times panels of a matrix over all inputs: what one call of a kernel computes. */
+struct tile {
+    const struct quantised *a;
+    const struct chip_matrix *w;
+    uint32_t row, rows, panel, panels;
+    float *out; /* [rows][16 panels] */
+    size_t stride;
+    size_t ahead; /* bytes: how far beyond the weights in use others are asked for */
 };
 
 struct kernels {
     const char *name;
     uint32_t tile_rows, tile_panels;
-    /* One row: norm it (if norm), write x and the blocks of row r. */
+    /* One row: norm it (if norm), write what a has room for: x, the blocks. */
     void (*quantise)(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
                      float eps);
-    /* out[i][0..16 panels) = product of rows r.. r + rows with `panels` panels from `panel`; stride in floats. */
-    void (*tile)(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w,
-                 uint32_t panel, uint32_t panels, float *out, size_t stride);
+    void (*tile)(const struct tile *t); /* at most tile_rows by tile_panels */
     void (*gate)(enum arch_activation f, const float *gate, const float *up, float *out, uint32_t n);
     /* KV pages: f16, keys [head_dim][32], values [32][head_dim]. */
     void (*kv_write)(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v,
@@ -113,7 +121,7 @@ struct chip {
     const struct kernels *fast; /* NULL: the reference */
     char *pack_folder;
     struct scratch shared, *own; /* own: one a thread */
-    _Atomic uint32_t next;       /* the next piece of the running operation */
+    _Atomic uint32_t next;       /* the next piece of the running attention */
 };
 
 void *scratch_need(struct scratch *s,

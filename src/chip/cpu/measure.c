@@ -4,7 +4,13 @@
 
 #include "base/clock.h"
 
-enum { STREAM_BYTES = 320 << 20, PIECE_BYTES = 1 << 20, STREAM_RUNS = 12, PEAK_RUNS = 3 };
+enum {
+    STREAM_BYTES = 320 << 20,
+    PIECE_BYTES = 64 << 10,
+    AHEAD_BYTES = 4096,
+    STREAM_RUNS = 12,
+    PEAK_RUNS = 3
+};
 
 struct measuring {
     struct chip *c;
@@ -15,20 +21,19 @@ struct measuring {
     double *operations; /* [threads] */
 };
 
-/* Pieces are taken as they come, so that a thread that the system holds up does not make the memory look slow. */
+/* As the products do it: each thread streams a part of its own, and takes from the others' when the system held them up. */
 static void read_work(void *context, uint32_t thread) {
     struct measuring *m = context;
     typedef uint64_t lanes __attribute__((vector_size(64)));
     lanes sum[4] = {{0}};
-    for (;;) {
-        size_t at = (size_t)atomic_fetch_add_explicit(&m->c->next, 1, memory_order_relaxed) * PIECE_BYTES;
-        if (at >= STREAM_BYTES)
-            break;
-        const lanes *p = (const lanes *)(const void *)(m->stream + at);
+    uint32_t from, to;
+    while (pool_take(m->c->pool, thread, 1, &from, &to)) {
+        const lanes *p = (const lanes *)(const void *)(m->stream + (size_t)from * PIECE_BYTES);
         for (size_t i = 0; i < PIECE_BYTES / sizeof *p; i += 4) {
-            __builtin_prefetch(p + i + 32);
-            for (int j = 0; j < 4; j++)
+            for (int j = 0; j < 4; j++) {
+                __builtin_prefetch(p + i + (size_t)j + AHEAD_BYTES / sizeof *p);
                 sum[j] ^= p[i + (size_t)j];
+            }
         }
     }
     sum[0] ^= sum[1] ^ sum[2] ^ sum[3];
@@ -80,7 +85,7 @@ void chip_measure(struct chip *c, struct chip_limits *out) {
             p[i] = (char)i;
         struct measuring m = {.c = c, .stream = p};
         for (int i = 0; i < STREAM_RUNS; i++) {
-            atomic_store(&c->next, 0);
+            pool_share(c->pool, STREAM_BYTES / PIECE_BYTES);
             int64_t start = clock_mono_ns();
             pool_run(c->pool, read_work, &m);
             double gbs = (double)STREAM_BYTES / (double)(clock_mono_ns() - start);

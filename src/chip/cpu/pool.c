@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -26,6 +27,8 @@ struct pool {
         struct pool *pool;
         uint32_t index;
         pthread_t thread;
+        _Alignas(64) _Atomic uint32_t next; /* what is left of the part of the work that is this thread's */
+        uint32_t end;
     } worker[MOST_THREADS];
 };
 
@@ -91,6 +94,29 @@ void pool_run(struct pool *p, void (*work)(void *context, uint32_t thread), void
     atomic_store_explicit(&p->joining, 0, memory_order_relaxed);
 }
 
+void pool_share(struct pool *p, uint32_t units) {
+    for (uint32_t i = 0; i < p->threads; i++) {
+        atomic_store_explicit(&p->worker[i].next, (uint32_t)((uint64_t)units * i / p->threads),
+                              memory_order_relaxed);
+        p->worker[i].end = (uint32_t)((uint64_t)units * (i + 1) / p->threads);
+    }
+}
+
+bool pool_take(struct pool *p, uint32_t thread, uint32_t most, uint32_t *from, uint32_t *to) {
+    for (uint32_t i = 0; i < p->threads; i++) {
+        struct worker *w = &p->worker[(thread + i) % p->threads];
+        if (atomic_load_explicit(&w->next, memory_order_relaxed) >= w->end)
+            continue;
+        uint32_t at = atomic_fetch_add_explicit(&w->next, most, memory_order_relaxed);
+        if (at >= w->end)
+            continue;
+        *from = at;
+        *to = w->end - at < most ? w->end : at + most;
+        return true;
+    }
+    return false;
+}
+
 /* Worker i runs on the i-th core that this process may use; a failure to pin costs speed, not correctness. */
 static void pin(pthread_t thread, uint32_t index) {
     cpu_set_t allowed, one;
@@ -114,13 +140,16 @@ int pool_create(struct pool **out, uint32_t threads, struct error *e) {
     }
     if (threads > MOST_THREADS)
         threads = MOST_THREADS;
-    struct pool *p = calloc(1, sizeof *p);
-    if (!p)
+    struct pool *p = aligned_alloc(_Alignof(struct pool), sizeof *p);
+    if (p)
+        memset(p, 0, sizeof *p);
+    else
         return error_set(e, ERR_NO_MEMORY, "no memory for the chip's threads");
     p->threads = threads;
     p->started = 1;
     for (uint32_t i = 1; i < threads; i++) {
-        p->worker[i] = (struct worker){.pool = p, .index = i};
+        p->worker[i].pool = p;
+        p->worker[i].index = i;
         int failed = pthread_create(&p->worker[i].thread, NULL, worker_main, &p->worker[i]);
         if (failed) {
             pool_free(p);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct pool;
@@ -16,5 +17,9 @@ void pool_pin_caller(const struct pool *p);
 uint32_t pool_threads(const struct pool *p);
 /* Run work(context, thread) on every thread and return when all are done. One caller at a time. */
 void pool_run(struct pool *p, void (*work)(void *context, uint32_t thread), void *context);
+/* Before a run: every thread has a contiguous part of `units`, since memory is read fastest in order. */
+void pool_share(struct pool *p, uint32_t units);
+/* During it: [*from, *to), at most `most` units of the thread's own part, or of another's when its own is done; false: nothing is left. */
+bool pool_take(struct pool *p, uint32_t thread, uint32_t most, uint32_t *from, uint32_t *to);
 
 #endif

@@ -2,7 +2,6 @@
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
  * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
 
-enum { PREFETCH_ROWS = 6, PREFETCH_AHEAD = 4096 };
 enum { VPP = PANEL / VW, NV_MOST = VPP * MOST_TILE_PANELS };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -22,15 +21,7 @@ INLINE int32_t load_i32(const void *p) {
 
 /* ---- products ---- */
 
-struct tile_in {
-    const struct quantised *a;
-    const struct chip_matrix *w;
-    uint32_t r, panel;
-    float *out;
-    size_t stride;
-};
-
-INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
+INLINE void tile_store(const struct tile *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
@@ -38,15 +29,24 @@ INLINE void tile_store(const struct tile_in *t, const int nr, const int nv, VF a
         v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
 }
 
-/* Few rows wait for memory more than they compute: ask for a block some way ahead. */
-INLINE void prefetch(const uint8_t *p, const int bytes) {
+/* The weights at p are about to be used, `bytes` of each panel: ask for those `ahead` of them. A single row streams and wants them in the nearest cache;
+ * more rows ask for the next panels long before they need them. */
+INLINE void tile_prefetch(const struct tile *t, const uint8_t *p, const int nr, const int np,
+                          const int bytes) {
     UNROLL
-    for (int i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)p + PREFETCH_AHEAD + i, _MM_HINT_T0);
+    for (int i = 0; i < np; i++)
+        UNROLL
+    for (int j = 0; j < bytes; j += 64) {
+        const char *at = (const char *)p + t->ahead + i * t->w->panel_bytes + j;
+        if (nr == 1)
+            _mm_prefetch(at, _MM_HINT_T0);
+        else
+            _mm_prefetch(at, _MM_HINT_T1);
+    }
 }
 
 /* 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
-INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const enum form form) {
+INLINE void tile_4(const struct tile *t, const int nr, const int np, const enum form form) {
     const int nv = np * VPP, head = form == FORM_4M ? 64 : 32, every = form == FORM_4K ? 8 : 0;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
@@ -54,7 +54,7 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
     const struct quantised_block *row[TILE_ROWS];
     UNROLL
     for (int i = 0; i < nr; i++)
-        row[i] = t->a->block + (t->r + i) * (size_t)blocks;
+        row[i] = t->a->block + (t->row + i) * (size_t)blocks;
     VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
     UNROLL
     for (int v = 0; v < nv; v++) {
@@ -72,8 +72,7 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
             }
             p += 64;
         }
-        for (int i = 0; nr <= PREFETCH_ROWS && i < np; i++)
-            prefetch(p + i * next, head + 256);
+        tile_prefetch(t, p, nr, np, head + 256);
         VI sum[TILE_ROWS][NV_MOST];
         UNROLL
         for (int i = 0; i < nr; i++)
@@ -127,7 +126,7 @@ INLINE void tile_4(const struct tile_in *t, const int nr, const int np, const en
 }
 
 /* 8-bit forms: one f16 scale for 32 inputs, or an f32 scale for 16. */
-INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const enum form form) {
+INLINE void tile_8(const struct tile *t, const int nr, const int np, const enum form form) {
     const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32,
               groups = 8 / halves;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
@@ -136,7 +135,7 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     const struct quantised_block *row[TILE_ROWS];
     UNROLL
     for (int i = 0; i < nr; i++)
-        row[i] = t->a->block + (t->r + i) * (size_t)blocks;
+        row[i] = t->a->block + (t->row + i) * (size_t)blocks;
     VF acc[TILE_ROWS][NV_MOST];
     UNROLL
     for (int i = 0; i < nr; i++)
@@ -144,6 +143,7 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     for (int v = 0; v < nv; v++)
         acc[i][v] = v_zero();
     for (uint32_t b = 0; b < blocks; b++) {
+        tile_prefetch(t, p, nr, np, halves * (head + groups * 64));
         for (int h = 0; h < halves; h++, p += head + groups * 64) {
             VI sum[TILE_ROWS][NV_MOST];
             UNROLL
@@ -184,7 +184,7 @@ INLINE void tile_8(const struct tile_in *t, const int nr, const int np, const en
     tile_store(t, nr, nv, acc);
 }
 
-INLINE void tile_float(const struct tile_in *t, const int nr, const int np, const enum form form) {
+INLINE void tile_float(const struct tile *t, const int nr, const int np, const enum form form) {
     const int nv = np * VPP, wide = form == FORM_F32 ? 4 : 2;
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
@@ -206,7 +206,7 @@ INLINE void tile_float(const struct tile_in *t, const int nr, const int np, cons
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
-            VF x = v_set(a->x[(t->r + i) * (size_t)a->padded + k]);
+            VF x = v_set(a->x[(t->row + i) * (size_t)a->padded + k]);
             UNROLL
             for (int v = 0; v < nv; v++)
                 acc[i][v] = v_fma(w[v], x, acc[i][v]);
@@ -216,9 +216,9 @@ INLINE void tile_float(const struct tile_in *t, const int nr, const int np, cons
 }
 
 /* One function for each form, number of rows and of panels, so that every tile lives in registers. */
-#define TILE(BODY, FORM, NR, NP)                                       \
-    static void BODY##_##FORM##_##NR##_##NP(const struct tile_in *t) { \
-        BODY(t, NR, NP, FORM);                                         \
+#define TILE(BODY, FORM, NR, NP)                                    \
+    static void BODY##_##FORM##_##NR##_##NP(const struct tile *t) { \
+        BODY(t, NR, NP, FORM);                                      \
     }
 #define TILE_NAME(BODY, FORM, NR, NP) BODY##_##FORM##_##NR##_##NP
 #define TILES_OF(BODY, FORM) FOR_ROWS(TILE, BODY, FORM)
@@ -231,30 +231,42 @@ TILES_OF(tile_float, FORM_F32)
 TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_float, FORM_BF16)
 
-static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile_in *) = {
+static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile *) = {
     [FORM_4] = TILE_ROW(tile_4, FORM_4),         [FORM_4M] = TILE_ROW(tile_4, FORM_4M),
     [FORM_4K] = TILE_ROW(tile_4, FORM_4K),       [FORM_8] = TILE_ROW(tile_8, FORM_8),
     [FORM_8S] = TILE_ROW(tile_8, FORM_8S),       [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
     [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
 };
 
-static void tile(const struct quantised *a, uint32_t r, uint32_t rows, const struct chip_matrix *w,
-                 uint32_t panel, uint32_t panels, float *out, size_t stride) {
-    struct tile_in t = {a, w, r, panel, out, stride};
-    tile_table[w->form][(panels - 1) * TILE_ROWS + rows - 1](&t);
+static void tile(const struct tile *t) {
+    tile_table[t->w->form][(t->panels - 1) * TILE_ROWS + t->rows - 1](t);
+}
+
+/* BLOCK inputs from i on, normed; beyond the end of the row zeros. */
+INLINE void norm_block(float *x, const float *in, uint32_t i, uint32_t n, const float *norm, float f) {
+    if (n - i >= BLOCK) {
+        for (uint32_t j = 0; j < BLOCK; j += VW) {
+            VF v = v_loadu(in + i + j);
+            v_storeu(x + j, norm ? v_mul(v_mul(v, v_set(f)), v_loadu(norm + i + j)) : v);
+        }
+        return;
+    }
+    for (uint32_t j = 0; j < BLOCK; j++)
+        x[j] = i + j >= n ? 0 : norm ? in[i + j] * f * norm[i + j] : in[i + j];
 }
 
 static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
                      float eps) {
-    float f = norm ? norm_factor(in, n, eps) : 1, *x = a->x + r * (size_t)a->padded;
-    for (uint32_t i = 0; i < n; i++)
-        x[i] = norm ? in[i] * f * norm[i] : in[i];
-    for (uint32_t i = n; i < a->padded; i++)
-        x[i] = 0;
+    float f = norm ? norm_factor(in, n, eps) : 1, x[BLOCK];
     for (uint32_t b = 0; b < a->blocks; b++) {
+        norm_block(x, in, b * BLOCK, n, norm, f);
+        if (a->x)
+            memcpy(a->x + r * (size_t)a->padded + b * BLOCK, x, sizeof x);
+        if (!a->block)
+            continue;
         struct quantised_block *to = &a->block[r * (size_t)a->blocks + b];
         int32_t half[2];
-        to->scale = quantise_block(x + b * BLOCK, to->q, half);
+        to->scale = quantise_block(x, to->q, half);
         to->minus[0] = -half[0];
         to->minus[1] = -half[1];
         to->minus[2] = -(half[0] + half[1]);
