@@ -178,8 +178,8 @@ static int byte_of(int32_t c) {
     return c == 256 + 67 ? 173 : -1;
 }
 
-/* Text in that alphabet as bytes; characters outside of it stay as they are. Writes at most s.n bytes. */
-static size_t unmap(struct str s, char *out) {
+/* Text in that alphabet as bytes; characters outside of it stay as they are, and *foreign is set. Writes at most s.n bytes. */
+static size_t unmap(struct str s, char *out, bool *foreign) {
     size_t n = 0;
     for (size_t at = 0, length; at < s.n; at += length) {
         int32_t c = utf8_decode((struct str){s.p + at, s.n - at}, &length);
@@ -188,6 +188,7 @@ static size_t unmap(struct str s, char *out) {
             out[n++] = (char)byte;
             continue;
         }
+        *foreign = true;
         memcpy(out + n, s.p + at, length);
         n += length;
     }
@@ -229,8 +230,11 @@ static int read_merges(struct vocab *v, const struct gguf *g, struct error *e) {
             rc = error_set(e, ERR_NO_MEMORY, "no memory for the merges");
             break;
         }
-        size_t left = unmap((struct str){s.p, space}, to),
-               right = unmap((struct str){s.p + space + 1, s.n - space - 1}, to + left);
+        bool foreign = false;
+        size_t left = unmap((struct str){s.p, space}, to, &foreign),
+               right = unmap((struct str){s.p + space + 1, s.n - space - 1}, to + left, &foreign);
+        if (foreign) /* of tokens that no text becomes */
+            continue;
         token_id a = vocab_word(v, (struct str){to, left}), b = vocab_word(v, (struct str){to + left, right}),
                  both = vocab_word(v, (struct str){to, left + right});
         if (a >= 0 && b >= 0 && both >= 0)
@@ -303,10 +307,16 @@ static size_t read_token(struct vocab *v, size_t id, struct str s, char *to) {
         *to = (char)byte;
         return 1;
     }
-    if (v->kind[id] == TOKEN_NORMAL || v->kind[id] == TOKEN_UNUSED)
-        return v->spm ? unescape(s, to) : unmap(s, to);
-    if (v->kind[id] == TOKEN_USER && v->spm)
+    if (v->spm && (v->kind[id] == TOKEN_NORMAL || v->kind[id] == TOKEN_UNUSED || v->kind[id] == TOKEN_USER))
         return unescape(s, to);
+    if (v->kind[id] == TOKEN_NORMAL || v->kind[id] == TOKEN_UNUSED) {
+        bool foreign = false;
+        size_t n = unmap(s, to, &foreign);
+        /* Text is looked up in the alphabet, so such a token is never found, though its bytes may be those of another (Command R's bare U+200D). */
+        if (foreign)
+            v->kind[id] = TOKEN_UNUSED;
+        return n;
+    }
     if (s.n > 0)
         memcpy(to, s.p, s.n);
     return s.n;

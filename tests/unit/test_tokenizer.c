@@ -14,6 +14,7 @@
 
 #include "base/utf8.h"
 #include "model/tokenizer.h"
+#include "small_vocab.h"
 
 /* Bytes of a large text: fewer under the sanitizers, where everything takes ten times as long. */
 #if defined(__has_feature)
@@ -395,6 +396,51 @@ static void test_large(void **state) {
     }
 }
 
+/* ---- rules that no vocabulary at hand shows ---- */
+
+/* Text is looked up in GPT-2's alphabet. A token written in other characters is never found there, whatever its bytes are: Command R's
+ * vocabulary has a bare U+200D before the one in the alphabet. */
+static void test_outside_alphabet(void **state) {
+    static const token_id want[] = {'a', 258, 'b'};
+    struct small_vocab v = {0};
+    struct buf name = {0}, merge = {0}, text = {0};
+    struct gguf *g;
+    struct tokenizer *t;
+    struct error e;
+    (void)state;
+    small_text(&v, "tokenizer.ggml.model", STR("gpt2"));
+    small_bytes(&v, false);
+    assert_int_equal(small_token(&v, STR("\u200D"), 1, 0), 256);
+    small_alphabet(&name, STR("\xE2\x80"));
+    assert_int_equal(small_token(&v, buf_view(&name), 1, 0), 257);
+    small_alphabet(&merge, STR("\xE2"));
+    buf_byte(&merge, ' ');
+    small_alphabet(&merge, STR("\x80"));
+    small_merge(&v, buf_view(&merge));
+    buf_byte(&name, ' ');
+    small_alphabet(&name, STR("\x8D"));
+    small_merge(&v, buf_view(&name));
+    buf_clear(&name);
+    small_alphabet(&name, STR("\u200D"));
+    assert_int_equal(small_token(&v, buf_view(&name), 1, 0), 258);
+    small_token(&v, STR("\u200Db"), 1, 0);
+    small_merge(&v, STR("\u200D b"));
+    assert_int_equal(gguf_open_memory(&g, small_vocab_file(&v), &e), 0);
+    assert_int_equal(tokenizer_create(&t, g, &e), 0);
+    struct tokens tokens = encode(t, STR("a\u200Db"), false);
+    assert_int_equal(tokens.n, 3);
+    assert_memory_equal(tokens.id, want, sizeof want);
+    tokenizer_decode(t, (const token_id[]){256, 258}, 2, false, &text);
+    assert_true(str_is(buf_view(&text), "\u200D\u200D"));
+    tokens_free(&tokens);
+    buf_free(&text);
+    buf_free(&merge);
+    buf_free(&name);
+    tokenizer_free(t);
+    gguf_close(g);
+    small_vocab_free(&v);
+}
+
 /* ---- all vocabularies ---- */
 
 static int is_file(const struct dirent *f) {
@@ -458,6 +504,7 @@ int main(void) {
         cmocka_unit_test(test_segments_join),
         cmocka_unit_test(test_ids_from_outside),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_outside_alphabet),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
