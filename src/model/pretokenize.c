@@ -207,16 +207,20 @@ static size_t pass_gpt2(struct str s, size_t at) {
     return n != 0 ? n : trailing_spaces(s, at);
 }
 
-/* (?i:'s|...)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,most}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
-static size_t words(struct str s, size_t at, int most, character_test *tail) {
-    size_t n = contraction(s, at, true);
-    if (n == 0)
-        n = prefixed(s, at, is_letter);
+/* [^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,most}| ?[^\s\p{L}\p{N}]+[tail]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t whole_words(struct str s, size_t at, int most, character_test *tail) {
+    size_t n = prefixed(s, at, is_letter);
     if (n == 0)
         n = digits(s, at, most);
     if (n == 0)
         n = others(s, at, tail);
     return n != 0 ? n : lines_or_spaces(s, at);
+}
+
+/* (?i:'s|...)|and the same */
+static size_t words(struct str s, size_t at, int most, character_test *tail) {
+    size_t n = contraction(s, at, true);
+    return n != 0 ? n : whole_words(s, at, most, tail);
 }
 
 static size_t pass_llama3(struct str s, size_t at) {
@@ -225,6 +229,11 @@ static size_t pass_llama3(struct str s, size_t at) {
 
 static size_t pass_qwen2(struct str s, size_t at) {
     return words(s, at, 1, is_newline);
+}
+
+/* Turkish writes its endings after an apostrophe. */
+static size_t pass_ufakzeka(struct str s, size_t at) {
+    return whole_words(s, at, 1, is_newline);
 }
 
 static size_t pass_seed_coder(struct str s, size_t at) {
@@ -427,6 +436,8 @@ static size_t pass_deepseek3(struct str s, size_t at) {
     { name, {pass_llama3}, true, true }
 #define WORDS3_ROW(name) \
     { name, {pass_llama3}, false, false }
+#define GLM4_ROW(name) \
+    { name, {pass_llama3}, true, false }
 #define QWEN2_ROW(name) \
     { name, {pass_qwen2}, false, false }
 #define BLOOM_ROW(name) \
@@ -454,6 +465,9 @@ static const struct pretokenizer rows[] = {
     GPT2_ROW("jina-v2-code"),
     GPT2_ROW("a.x-4.0"),
     GPT2_ROW("mellum"),
+    GPT2_ROW("modern-bert"),
+    GPT2_ROW("jina-v1-en"),
+    GPT2_ROW("exaone4"),
     LLAMA3_ROW("llama3"),
     LLAMA3_ROW("llama-v3"),
     LLAMA3_ROW("llama-bpe"),
@@ -462,17 +476,27 @@ static const struct pretokenizer rows[] = {
     LLAMA3_ROW("pixtral"),
     LLAMA3_ROW("midm-2.0"),
     LLAMA3_ROW("lfm2"),
+    LLAMA3_ROW("jina-v5-nano"),
     WORDS3_ROW("dbrx"),
     WORDS3_ROW("smaug-bpe"),
-    WORDS3_ROW("glm4"),
     WORDS3_ROW("chatglm-bpe"),
+    GLM4_ROW("glm4"),
+    GLM4_ROW("glm5"),
+    {"minicpm5", {pass_three_numbers, pass_llama3}, true, false},
     QWEN2_ROW("qwen2"),
     QWEN2_ROW("stablelm2"),
     QWEN2_ROW("deepseek-r1-qwen"),
+    QWEN2_ROW("kormo"),
+    QWEN2_ROW("f2llmv2"),
+    QWEN2_ROW("grok-2"),
+    QWEN2_ROW("bailingmoe"),
+    QWEN2_ROW("bailingmoe2"),
+    QWEN2_ROW("llada-moe"),
     QWEN2_ROW("megrez"),
     QWEN2_ROW("hunyuan"),
     QWEN2_ROW("solar-open"),
     {"qwen35", {pass_qwen35}, false, false},
+    {"ufakzeka", {pass_ufakzeka}, false, false},
     {"seed-coder", {pass_seed_coder}, false, false},
     STARCODER_ROW("starcoder"),
     STARCODER_ROW("refact"),
@@ -481,6 +505,7 @@ static const struct pretokenizer rows[] = {
     STARCODER_ROW("codeshell"),
     STARCODER_ROW("exaone"),
     STARCODER_ROW("minerva-7b"),
+    STARCODER_ROW("mellum2"),
     {"falcon", {pass_falcon, pass_gpt2, pass_three_digits}, false, false},
     {"deepseek-llm",
      {pass_newline, pass_deepseek_letters, pass_deepseek_signs, pass_last_spaces, pass_deepseek_cjk,
@@ -493,10 +518,14 @@ static const struct pretokenizer rows[] = {
      false},
     DEEPSEEK3_ROW("deepseek-v3"),
     DEEPSEEK3_ROW("hunyuan-dense"),
+    DEEPSEEK3_ROW("joyai-llm"),
+    DEEPSEEK3_ROW("hy_v4"),
     GPT4O_ROW("gpt-4o"),
     GPT4O_ROW("llama4"),
     GPT4O_ROW("minimax-m2"),
-    {"tekken", {pass_tekken}, true, false},
+    GPT4O_ROW("kanana2"),
+    GPT4O_ROW("talkie"),
+    {"tekken", {pass_tekken}, true, true},
     BLOOM_ROW("bloom"),
     BLOOM_ROW("poro-chat"),
     BLOOM_ROW("gpt3-finnish"),

@@ -17,8 +17,9 @@
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
 #define APOSTROPHE "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define LINES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define WORDS(digits, tail) \
-    APOSTROPHE "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" digits "| ?[^\\s\\p{L}\\p{N}]+" tail LINES
+#define WHOLE_WORDS(digits, tail) \
+    "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" digits "| ?[^\\s\\p{L}\\p{N}]+" tail LINES
+#define WORDS(digits, tail) APOSTROPHE "|" WHOLE_WORDS(digits, tail)
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define CASED(after, digits)                                                                               \
@@ -33,6 +34,11 @@ static const struct {
     {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {"llama-bpe", {WORDS("{1,3}", "[\\r\\n]*")}},
     {"qwen2", {WORDS("", "[\\r\\n]*")}},
+    {"minicpm5", {"\\p{N}{1,3}", WORDS("+", "[\\r\\n]*")}},
+    {"bailingmoe",
+     {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
+      "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
+    {"ufakzeka", {WHOLE_WORDS("", "[\\r\\n]*")}},
     {"seed-coder", {WORDS("", "")}},
     {"qwen35",
      {APOSTROPHE "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" LINES}},
