@@ -31,6 +31,12 @@ void completion_receive(struct gateway *g, struct exchange *x, const struct http
     struct error e = {0};
     struct completion *c = NULL;
     uint8_t random[12];
+    if (head->coded) {
+        respond_status(g, x, 415, "unsupported_media_type",
+                       "send the body as it is, without a Content-Encoding",
+                       STR("Accept-Encoding: identity\r\n"));
+        return;
+    }
     if (g->drain_until != 0)
         error_set(&e, ERR_UNAVAILABLE, "the server is shutting down");
     else if (head->length > GATEWAY_MAX_BODY)

@@ -16,9 +16,10 @@ struct exchange;
 /* Borrowed, valid during on_head. */
 struct http_head {
     struct str method;        /* "GET" */
-    struct str path;          /* as sent: percent-encoded, without the query */
+    struct str path;          /* as sent: percent-encoded, without the query; empty when there is none */
     struct str authorization; /* the header's value, or empty */
     int64_t length;           /* Content-Length; 0 without a body; -1: chunked */
+    bool coded;               /* the body is compressed, or otherwise not itself (Content-Encoding) */
 };
 
 struct http_handler {

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -49,48 +48,68 @@ static int on_url(http_parser *p, const char *at, size_t n) {
     return 0;
 }
 
+static void word_append(struct word *w, const char *at, size_t n) {
+    for (size_t i = 0; i < n; i++, w->n++)
+        if (w->n < sizeof w->text)
+            w->text[w->n] = (char)tolower((unsigned char)at[i]);
+}
+
+static bool word_is(const struct word *w, const char *text) {
+    size_t n = strlen(text);
+    return w->n == n && memcmp(w->text, text, n) == 0;
+}
+
+/* Names and values may come in several pieces; this is where one is complete. */
+static void end_header(struct exchange *c) {
+    if (word_is(&c->name, "expect"))
+        c->expects = c->expects || word_is(&c->value, "100-continue");
+    else if (word_is(&c->name, "content-encoding"))
+        c->coded = c->coded || !word_is(&c->value, "identity");
+    c->name.n = c->value.n = 0;
+    c->in_value = false;
+}
+
 static int on_header_field(http_parser *p, const char *at, size_t n) {
     struct exchange *c = of(p);
     if (c->in_value)
-        c->field_n = 0;
-    c->in_value = false;
-    for (size_t i = 0; i < n; i++, c->field_n++)
-        if (c->field_n < sizeof c->field)
-            c->field[c->field_n] = (char)tolower((unsigned char)at[i]);
+        end_header(c);
+    word_append(&c->name, at, n);
     return 0;
-}
-
-static bool field_is(const struct exchange *c, const char *name) {
-    size_t n = strlen(name);
-    return c->field_n == n && memcmp(c->field, name, n) == 0;
 }
 
 static int on_header_value(http_parser *p, const char *at, size_t n) {
     struct exchange *c = of(p);
     bool first = !c->in_value;
     c->in_value = true;
-    if (field_is(c, "authorization")) {
+    word_append(&c->value, at, n);
+    if (word_is(&c->name, "authorization")) {
         if (first && c->authorization_seen)
             return -1; /* two of them: which one would be meant? */
         c->authorization_seen = true;
         buf_append(&c->head, at, n);
-    } else if (field_is(c, "expect") && n == 12 && strncasecmp(at, "100-continue", 12) == 0) {
-        c->expects = true;
     }
     return 0;
+}
+
+/* The target without its query; a proxy may send a whole URI (RFC 9112, 3.2.2). */
+static struct str path_of(const struct exchange *c) {
+    struct http_parser_url url;
+    http_parser_url_init(&url);
+    if (http_parser_parse_url(c->head.p, c->target, c->parser.method == HTTP_CONNECT, &url) != 0 ||
+        !(url.field_set & 1 << UF_PATH))
+        return STR("");
+    return (struct str){c->head.p + url.field_data[UF_PATH].off, url.field_data[UF_PATH].len};
 }
 
 static int on_headers_complete(http_parser *p) {
     struct exchange *c = of(p);
     struct http *h = c->http;
     p->upgrade = 0; /* no protocol is offered: the request is answered as it stands */
-    const char *method = http_method_str(p->method);
-    size_t query = 0;
-    while (query < c->target && c->head.p[query] != '?')
-        query++;
+    end_header(c);
     struct http_head head = {
-        .method = str_from(method),
-        .path = {c->head.p, query},
+        .method = str_from(http_method_str(p->method)),
+        .path = path_of(c),
+        .coded = c->coded,
         .authorization = {c->head.p + c->target, c->head.n - c->target},
         .length = p->flags & F_CHUNKED         ? -1
                   : p->flags & F_CONTENTLENGTH ? (int64_t)p->content_length
@@ -228,10 +247,10 @@ static void at_eof(struct exchange *c);
 /* The response is complete and taken, the request read: the connection is as new. */
 static void next_request(struct exchange *c) {
     c->head.n = c->target = 0;
-    c->field_n = 0;
+    c->name.n = c->value.n = 0;
     c->body_read = 0;
     c->marks = c->marks_from = 0;
-    c->in_value = c->authorization_seen = c->expects = c->began = c->read_all = false;
+    c->in_value = c->authorization_seen = c->expects = c->coded = c->began = c->read_all = false;
     c->responded = c->finished = c->chunked = c->headless = false;
     c->since = c->progress = c->http->now;
     http_parser_pause(&c->parser, 0);
@@ -447,6 +466,7 @@ size_t exchange_pending(const struct exchange *x) {
 
 void exchange_respond(struct exchange *x, int status, const char *type, struct str extra, int64_t length) {
     const char *reason = http_status_str((enum http_status)status);
+    bool old = x->parser.http_major < 1 || (x->parser.http_major == 1 && x->parser.http_minor == 0);
     x->responded = true;
     x->length_left = length;
     /* An answer in the middle of a body that is too long: the rest is not worth reading. */
@@ -455,14 +475,16 @@ void exchange_respond(struct exchange *x, int status, const char *type, struct s
                type);
     if (length >= 0)
         buf_printf(&x->out, "Content-Length: %lld\r\n", (long long)length);
-    else if (x->parser.http_major > 1 || (x->parser.http_major == 1 && x->parser.http_minor >= 1))
-        x->chunked = true;
+    else if (old)
+        x->closing = true; /* the body ends with the connection */
     else
-        x->closing = true; /* HTTP/1.0: the body ends with the connection */
+        x->chunked = true;
     if (x->chunked)
         buf_text(&x->out, "Transfer-Encoding: chunked\r\n");
     if (x->closing)
         buf_text(&x->out, "Connection: close\r\n");
+    else if (old) /* it asked for that, and waits for the connection's end unless it is told */
+        buf_text(&x->out, "Connection: keep-alive\r\n");
     buf_str(&x->out, extra);
     buf_text(&x->out, "\r\n");
     mark_dirty(x);

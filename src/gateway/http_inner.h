@@ -17,6 +17,12 @@ struct out_mark {
     uint64_t end, mark; /* once `end` bytes were taken, `mark` was */
 };
 
+/* A header's name or value as far as it is compared with anything: its beginning in lower case, and its whole length. */
+struct word {
+    char text[20];
+    size_t n;
+};
+
 /* A connection, and the one exchange that HTTP/1.1 has on it at a time. */
 struct exchange {
     struct http *http;
@@ -27,12 +33,11 @@ struct exchange {
     http_parser parser;
 
     /* The request. */
-    struct buf head;    /* target, then the value of Authorization */
-    size_t target;      /* bytes of the target */
-    char field[20];     /* the header's name so far, lower case */
-    uint32_t field_n;   /* its length, also beyond the array */
-    struct buf ahead;   /* what came after this request */
-    uint64_t body_read; /* bytes of the body so far */
+    struct buf head;         /* target, then the value of Authorization */
+    size_t target;           /* bytes of the target */
+    struct word name, value; /* of the header that is being read */
+    struct buf ahead;        /* what came after this request */
+    uint64_t body_read;      /* bytes of the body so far */
 
     /* The response. */
     struct buf out;
@@ -44,7 +49,7 @@ struct exchange {
 
     int64_t since, progress; /* when this phase began; when a byte last moved */
     void *user;
-    bool dead, dirty, in_value, authorization_seen, expects;
+    bool dead, dirty, in_value, authorization_seen, expects, coded;
     bool began;    /* a first byte of a request is here */
     bool active;   /* on_head or on_broken was called, on_closed not yet */
     bool read_all; /* the request is complete */

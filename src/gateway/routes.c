@@ -100,6 +100,11 @@ static const struct route {
     {"GET", "/metrics", AUTH_NONE, get_metrics},
 };
 
+/* Whoever may GET may ask for the head alone. */
+static bool method_fits(const struct route *r, struct str method) {
+    return str_is(method, r->method) || (str_is(method, "HEAD") && strcmp(r->method, "GET") == 0);
+}
+
 static bool path_fits(const struct route *r, struct str path) {
     size_t n = strlen(r->path);
     if (r->path[n - 1] == '/')
@@ -162,14 +167,15 @@ void route_request(struct gateway *g, struct exchange *x, const struct http_head
         if (!path_fits(&routes[i], head->path))
             continue;
         other = &routes[i];
-        if (str_is(head->method, other->method)) {
+        if (method_fits(other, head->method)) {
             serve(other, &v);
             return;
         }
     }
     if (other != NULL) {
         struct buf allow = {0};
-        buf_printf(&allow, "Allow: %s\r\n", other->method);
+        buf_printf(&allow, "Allow: %s%s\r\n", other->method,
+                   strcmp(other->method, "GET") == 0 ? ", HEAD" : "");
         respond_status(g, x, 405, "method_not_allowed", "this path takes another method", buf_view(&allow));
         buf_free(&allow);
         return;

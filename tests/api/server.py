@@ -85,14 +85,14 @@ class Server:
         """Send bytes, read one answer: status, headers, body."""
         with self.connect(timeout) as s:
             s.sendall(data)
-            return read_answer(s)
+            return read_answer(s, data.startswith(b"HEAD "))
 
     def post(self, body, path="/v1/completions", key=None, more="", timeout=20):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.raw(self.head(path, key=key, more=f"Content-Length: {len(data)}\r\n{more}\r\n") + data, timeout)
 
 
-def read_answer(s):
+def read_answer(s, headless=False):
     data = b""
     while b"\r\n\r\n" not in data:
         piece = s.recv(65536)
@@ -102,7 +102,7 @@ def read_answer(s):
     head, body = data.split(b"\r\n\r\n", 1)
     lines = head.decode().split("\r\n")
     headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
-    length = int(headers.get("content-length", -1))
+    length = 0 if headless else int(headers.get("content-length", -1))
     while length < 0 or len(body) < length:
         piece = s.recv(65536)
         if not piece:

@@ -53,7 +53,7 @@ def wait_for(server, name, value, seconds):
 def test_every_route_and_method_without_a_key(server):
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/smol", "/v1/models/", "/v1", "/", "/admin",
                  "/v1/chat/completions/", "/metrics/", "/health/x", "/v1/../metrics", "//v1/models", "/v1/models?key=1"):
-        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
+        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"):
             for key in ("", "wrong", "x" * 5000):
                 status = server.raw(server.head(path, method, key=key, more="Content-Length: 0\r\n\r\n"))[0]
                 assert status in (401, 404, 405), (method, path, status)
@@ -162,6 +162,51 @@ def test_expect_continue(server):
         assert s.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         s.sendall(body)
         assert read_answer(s)[0] == 200
+
+
+def test_words_that_come_in_pieces(server):
+    """A header's name and value are what they are, however the network cuts them."""
+    body = json.dumps({"model": "smol", "prompt": "Hi", "max_tokens": 1}).encode()
+    head = server.head(more=f"Empty:\r\nExpect: 100-Continue\r\nContent-Length: {len(body)}\r\nContent-Encoding: identity\r\n\r\n")
+    with server.connect() as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(len(head)):
+            s.sendall(head[i:i + 1])
+            time.sleep(0.0005)
+        assert s.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        s.sendall(body)
+        assert read_answer(s)[0] == 200
+
+
+def test_an_encoded_body_is_415(server):
+    status, headers, body = server.post(b"\x1f\x8b\x08\x00", more="Content-Encoding: gzip\r\n")
+    assert status == 415 and headers["accept-encoding"] == "identity" and b"Content-Encoding" in body
+
+
+def test_head_and_whole_uris(server):
+    with server.connect() as s:
+        s.sendall(server.head("/health", "HEAD", key="", more="\r\n") + server.head("http://any.host/health?x=1", "GET", key="", more="\r\n"))
+        data = s.recv(65536)
+        while data.count(b"\r\n\r\n") < 2 or not data.endswith(b"}\n"):
+            data += s.recv(65536)
+    assert data.count(b"200 OK") == 2 and data.count(b'"status"') == 1
+    assert server.raw(server.head("http://any.host", "GET", more="\r\n"))[0] == 404
+    assert server.raw(server.head("/v1/completions", "HEAD", more="\r\n"))[1]["allow"] == "POST"
+
+
+def test_old_clients(server):
+    """HTTP/1.0 ends an answer with the connection, unless keep-alive was asked for and granted."""
+    _, headers, _ = server.raw(b"GET /health HTTP/1.0\r\n\r\n")
+    assert headers["connection"] == "close"
+    with server.connect() as s:
+        for _ in range(2):
+            s.sendall(b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            status, headers, _ = read_answer(s)
+            assert status == 200 and headers["connection"] == "keep-alive"
+    body = json.dumps({"model": "smol", "prompt": "Hi", "max_tokens": 2, "stream": True}).encode()
+    head = server.head(more=f"Content-Length: {len(body)}\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+    status, headers, body = server.raw(head + body)
+    assert "transfer-encoding" not in headers and body.startswith(b"data: {") and body.endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("body", [
