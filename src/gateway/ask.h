@@ -30,7 +30,8 @@ struct ask {
     const struct json *messages; /* chat */
     struct ask_prompt *prompt;   /* completions, [prompts] */
     size_t prompts;              /* 1 for chat */
-    uint32_t max_tokens;         /* 0: not given (chat only) */
+    uint32_t max_tokens; /* 0: not given (chat), or no answer (echo: only the prompt's logprobs are wanted) */
+    const char *max_tokens_name; /* the parameter that said so */
     struct sampling sampling;    /* without a seed of the caller's: seed 0 and seeded false */
     bool seeded;
     struct str stop[ASK_MAX_STOPS];

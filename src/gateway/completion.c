@@ -157,10 +157,11 @@ static int fit_context(struct completion *c, size_t longest, struct error *e) {
                            longest, context);
     if (c->ask.max_tokens > context - longest)
         return error_param(
-            e, ERR_INVALID, "max_tokens",
+            e, ERR_INVALID, c->ask.max_tokens_name,
             "the prompt's %zu tokens and the %u asked for are more than the model's context of %u", longest,
             c->ask.max_tokens, context);
-    c->max_tokens = c->ask.max_tokens != 0 ? c->ask.max_tokens : context - (uint32_t)longest;
+    bool open = c->ask.chat && c->ask.max_tokens == 0;
+    c->max_tokens = open ? context - (uint32_t)longest : c->ask.max_tokens;
     return 0;
 }
 
@@ -231,7 +232,7 @@ static int submit(struct completion *c, struct choice *ch, struct error *e) {
         .weight = c->who.weight,
         .prompt = prompt->id,
         .prompt_tokens = prompt->n,
-        .max_tokens = c->max_tokens,
+        .max_tokens = c->max_tokens != 0 ? c->max_tokens : 1, /* the least that the engine makes */
         .sampling = sampling,
         .stop = c->ask.stop,
         .stops = c->ask.stops,

@@ -60,7 +60,7 @@ struct completion {
     int64_t created;
     struct tokens *prompt; /* [ask.prompts] */
     uint64_t prompt_tokens;
-    uint32_t max_tokens;
+    uint32_t max_tokens; /* of an answer; 0: only the prompt was asked about */
     struct choice *choice;
     uint32_t choices, running; /* running: submitted and not finished */
     struct hold *hold;

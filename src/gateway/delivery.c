@@ -227,13 +227,28 @@ static void fail_by(struct completion *c, const struct engine_event *event) {
     completion_fail(c, &e);
 }
 
+/* Only the prompt was asked about: the one token that the engine made behind it is nobody's. */
+static struct engine_event without_answer(struct engine_event event) {
+    event.tokens = 0;
+    event.text = (struct str){"", 0};
+    event.logprob = NULL;
+    if (event.reason == FINISH_STOP)
+        event.reason = FINISH_LENGTH;
+    return event;
+}
+
 void completion_event(struct choice *ch, const struct engine_event *event) {
     struct completion *c = ch->completion;
+    struct engine_event bare;
     bool last = event->kind == EVENT_FINISH;
     if (event->kind == EVENT_PROMPT) {
         if (!c->closed && !c->failed && event->logprob != NULL)
             c->dialect->see_logprobs(ch, event->logprob, event->prompt_tokens, true);
         return;
+    }
+    if (c->max_tokens == 0) {
+        bare = without_answer(*event);
+        event = &bare;
     }
     see_event(ch, event);
     if (c->closed && c->running == 0) {

@@ -29,6 +29,8 @@ enum number {
     NUMBERS
 };
 
+enum { NOT_GIVEN = -1 };
+
 static const struct number_field number_field[NUMBERS] = {
     [TEMPERATURE] = {"temperature", 0, 2, 1, false},
     [TOP_P] = {"top_p", 0, 1, 1, false},
@@ -39,8 +41,8 @@ static const struct number_field number_field[NUMBERS] = {
     [REPETITION_PENALTY] = {"repetition_penalty", 0.01, 10, 1, false},
     [N] = {"n", 1, ASK_MAX_CHOICES, 1, true},
     [BEST_OF] = {"best_of", 1, ASK_MAX_CHOICES, 0, true},
-    [MAX_TOKENS] = {"max_tokens", 1, 1 << 30, 0, true},
-    [MAX_COMPLETION_TOKENS] = {"max_completion_tokens", 1, 1 << 30, 0, true},
+    [MAX_TOKENS] = {"max_tokens", 0, 1 << 30, NOT_GIVEN, true},
+    [MAX_COMPLETION_TOKENS] = {"max_completion_tokens", 0, 1 << 30, NOT_GIVEN, true},
     [TOP_LOGPROBS] = {"top_logprobs", 0, ASK_MAX_LOGPROBS, 0, true},
 };
 
@@ -58,17 +60,37 @@ static int read_number(const struct json *root, const struct number_field *f, do
                            f->whole ? "an integer" : "a number");
     double x = json_as_number(v);
     if (!(x >= f->least && x <= f->most))
-        return error_param(e, ERR_INVALID, f->name, "'%s' must be from %g to %g", f->name, f->least, f->most);
+        return error_param(e, ERR_INVALID, f->name, "'%s' must be from %.10g to %.10g", f->name, f->least,
+                           f->most);
     *out = x;
     return 0;
 }
 
-static int read_bool(const struct json *object, const char *name, bool *out, struct error *e) {
-    const struct json *v = json_get(object, name);
+static int check_bool(const struct json *v, const char *name, bool *out, struct error *e) {
     *out = json_as_bool(v);
     if (is_null(v) || json_kind(v) == JSON_KIND_TRUE || json_kind(v) == JSON_KIND_FALSE)
         return 0;
     return error_param(e, ERR_INVALID, name, "'%s' must be true or false", name);
+}
+
+static int read_bool(const struct json *object, const char *name, bool *out, struct error *e) {
+    return check_bool(json_get(object, name), name, out, e);
+}
+
+/* Either name. An answer of no tokens makes sense where the prompt comes back, with its logprobs: so do evaluations ask. */
+static int set_max_tokens(struct ask *r, double plain, double completion, struct error *e) {
+    double given = completion >= 0 ? completion : plain;
+    if (plain >= 0 && completion >= 0 && plain != completion)
+        return error_param(e, ERR_INVALID, "max_tokens",
+                           "give 'max_tokens' or 'max_completion_tokens', not both");
+    r->max_tokens_name = number_field[completion >= 0 ? MAX_COMPLETION_TOKENS : MAX_TOKENS].name;
+    if (given == 0 && !r->echo)
+        return error_param(e, ERR_INVALID, r->max_tokens_name, "'%s' must be at least 1", r->max_tokens_name);
+    if (given >= 0)
+        r->max_tokens = (uint32_t)given;
+    else
+        r->max_tokens = r->chat ? 0 : 16; /* as OpenAI's older endpoint */
+    return 0;
 }
 
 static int read_numbers(struct ask *r, struct error *e) {
@@ -90,19 +112,13 @@ static int read_numbers(struct ask *r, struct error *e) {
     r->n = (uint32_t)x[N];
     if (x[BEST_OF] != 0 && x[BEST_OF] != x[N])
         return error_param(e, ERR_UNSUPPORTED, "best_of", "'best_of' other than 'n' is not supported");
-    if (x[MAX_TOKENS] != 0 && x[MAX_COMPLETION_TOKENS] != 0 && x[MAX_TOKENS] != x[MAX_COMPLETION_TOKENS])
-        return error_param(e, ERR_INVALID, "max_tokens",
-                           "give 'max_tokens' or 'max_completion_tokens', not both");
-    r->max_tokens = (uint32_t)(x[MAX_COMPLETION_TOKENS] != 0 ? x[MAX_COMPLETION_TOKENS] : x[MAX_TOKENS]);
-    if (r->max_tokens == 0 && !r->chat)
-        r->max_tokens = 16; /* as OpenAI's older endpoint */
     r->top_logprobs = (uint32_t)x[TOP_LOGPROBS];
     const struct json *seed = json_get(r->root, "seed");
     if (!is_null(seed) && json_kind(seed) != JSON_KIND_INT)
         return error_param(e, ERR_INVALID, "seed", "'seed' must be an integer");
     r->seeded = !is_null(seed);
     r->sampling.seed = (uint64_t)json_as_int(seed);
-    return 0;
+    return set_max_tokens(r, x[MAX_TOKENS], x[MAX_COMPLETION_TOKENS], e);
 }
 
 static int read_logprobs(struct ask *r, struct error *e) {
@@ -133,7 +149,8 @@ static int read_switches(struct ask *r, struct error *e) {
         return error_param(e, ERR_INVALID, "stream_options", "'stream_options' must be an object");
     if (!r->stream)
         return error_param(e, ERR_INVALID, "stream_options", "'stream_options' needs 'stream' to be true");
-    return read_bool(options, "include_usage", &r->include_usage, e);
+    return check_bool(json_get(options, "include_usage"), "stream_options.include_usage", &r->include_usage,
+                      e);
 }
 
 /* ---- lists -------------------------------------------------------------------------------------------------------- */
@@ -202,46 +219,50 @@ static int read_biases(struct ask *r, struct error *e) {
 
 /* ---- what is asked ------------------------------------------------------------------------------------------------ */
 
-static int check_parts(const struct json *parts, size_t message, struct error *e) {
+/* `field`: of message i, or "" for all of it. */
+static int bad_message(struct error *e, enum err code, size_t i, const char *field, const char *why) {
     char where[64];
-    snprintf(where, sizeof where, "messages[%zu].content", message);
+    snprintf(where, sizeof where, "messages[%zu]%s", i, field);
+    return error_param(e, code, where, "'%s' %s", where, why);
+}
+
+static int check_parts(const struct json *parts, size_t message, struct error *e) {
     if (json_count(parts) == 0)
-        return error_param(e, ERR_INVALID, where, "'%s' has no parts", where);
+        return bad_message(e, ERR_INVALID, message, ".content", "has no parts");
     for (size_t i = 0; i < json_count(parts); i++) {
         const struct json *part = json_at(parts, i), *kind = json_get(part, "type");
         if (json_kind(kind) != JSON_KIND_STRING)
-            return error_param(e, ERR_INVALID, where,
-                               "'%s' must be a string or a list of parts with a 'type'", where);
+            return bad_message(e, ERR_INVALID, message, ".content",
+                               "must be a string or a list of parts with a 'type'");
         if (!str_is(json_as_str(kind), "text"))
-            return error_param(e, ERR_UNSUPPORTED, where,
-                               "'%s' holds a part that is not text; only text is supported", where);
+            return bad_message(e, ERR_UNSUPPORTED, message, ".content",
+                               "holds a part that is not text; only text is supported");
         if (json_kind(json_get(part, "text")) != JSON_KIND_STRING)
-            return error_param(e, ERR_INVALID, where, "'%s' holds a text part without 'text'", where);
+            return bad_message(e, ERR_INVALID, message, ".content", "holds a text part without 'text'");
     }
     return 0;
 }
 
 static int check_message(const struct json *m, size_t i, struct error *e) {
     static const char *const known[] = {"system", "developer", "user", "assistant"};
-    char where[64];
-    snprintf(where, sizeof where, "messages[%zu]", i);
     if (json_kind(m) != JSON_KIND_OBJECT)
-        return error_param(e, ERR_INVALID, where, "'%s' must be an object", where);
+        return bad_message(e, ERR_INVALID, i, "", "must be an object");
     const struct json *content = json_get(m, "content");
     struct str role = json_as_str(json_get(m, "role"));
     bool right = false;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         right = right || str_is(role, known[k]);
-    if (str_is(role, "tool") || str_is(role, "function") || json_count(json_get(m, "tool_calls")) > 0)
-        return error_param(e, ERR_UNSUPPORTED, where, "tools are not supported yet");
+    if (str_is(role, "tool") || str_is(role, "function"))
+        return bad_message(e, ERR_UNSUPPORTED, i, ".role", "means tools, which are not supported yet");
+    if (json_count(json_get(m, "tool_calls")) > 0)
+        return bad_message(e, ERR_UNSUPPORTED, i, ".tool_calls", "means tools, which are not supported yet");
     if (!right)
-        return error_param(e, ERR_INVALID, where, "'%s.role' must be system, developer, user or assistant",
-                           where);
+        return bad_message(e, ERR_INVALID, i, ".role", "must be system, developer, user or assistant");
     if (json_kind(content) == JSON_KIND_STRING)
         return 0;
     if (json_kind(content) == JSON_KIND_ARRAY)
         return check_parts(content, i, e);
-    return error_param(e, ERR_INVALID, where, "'%s.content' must be a string or a list of parts", where);
+    return bad_message(e, ERR_INVALID, i, ".content", "must be a string or a list of parts");
 }
 
 static int read_messages(struct ask *r, struct error *e) {
@@ -328,11 +349,11 @@ int openai_parse(struct ask *r, bool chat, struct str body, struct error *e) {
         return error_param(e, ERR_INVALID, "model", "'model' must name a model");
     rc = chat ? read_messages(r, e) : read_prompt(r, e);
     if (rc == 0)
+        rc = read_switches(r, e);
+    if (rc == 0)
         rc = read_numbers(r, e);
     if (rc == 0)
         rc = read_logprobs(r, e);
-    if (rc == 0)
-        rc = read_switches(r, e);
     if (rc == 0)
         rc = read_stop(r, e);
     if (rc == 0)

@@ -212,6 +212,25 @@ static uint64_t code_points(struct str s) {
     return n;
 }
 
+/* The alternatives, and with them the token itself, however unlikely it was: as OpenAI does. */
+static void write_tops(struct buf *out, const struct choice *ch, const struct token_logprob *p) {
+    bool seen = false;
+    for (uint32_t k = 0; k < p->tops; k++) {
+        seen = seen || p->top[k].id == p->id;
+        buf_text(out, k ? "," : "{");
+        write_token_name(out, piece_of(ch, p->top[k].id));
+        buf_byte(out, ':');
+        json_write_number(out, (double)p->top[k].logprob);
+    }
+    if (!seen) {
+        buf_text(out, p->tops ? "," : "{");
+        write_token_name(out, piece_of(ch, p->id));
+        buf_byte(out, ':');
+        json_write_number(out, (double)p->logprob);
+    }
+    buf_byte(out, '}');
+}
+
 static void see_completion(struct choice *ch, const struct token_logprob *p, uint32_t n, bool prompt) {
     struct probs *to = &ch->probs;
     for (uint32_t i = 0; i < n; i++) {
@@ -228,14 +247,10 @@ static void see_completion(struct choice *ch, const struct token_logprob *p, uin
         buf_printf(&to->offsets, "%s%llu", comma, (unsigned long long)to->offset);
         to->offset += code_points(s);
         buf_text(&to->tops, comma);
-        buf_text(&to->tops, none ? "null" : "{");
-        for (uint32_t k = 0; k < p[i].tops && !none; k++) {
-            buf_text(&to->tops, k ? "," : "");
-            write_token_name(&to->tops, piece_of(ch, p[i].top[k].id));
-            buf_byte(&to->tops, ':');
-            json_write_number(&to->tops, (double)p[i].top[k].logprob);
-        }
-        buf_text(&to->tops, none ? "" : "}");
+        if (none)
+            buf_text(&to->tops, "null");
+        else
+            write_tops(&to->tops, ch, &p[i]);
     }
 }
 

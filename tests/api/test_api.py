@@ -143,6 +143,29 @@ def test_completion_logprobs_and_echo(client):
     assert c.text.startswith("The capital of France is") and "".join(c.logprobs.tokens) == c.text
     assert len(c.logprobs.tokens) == r.usage.total_tokens and c.logprobs.token_logprobs[0] is None
     assert all(p < 0 for p in c.logprobs.token_logprobs[1:]) and c.logprobs.text_offset[-1] < len(c.text)
+    # The token itself is among the tops, however unlikely it was.
+    for token, value, top in list(zip(c.logprobs.tokens, c.logprobs.token_logprobs, c.logprobs.top_logprobs))[1:]:
+        assert top[token] == value and len(top) in (2, 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_is_scored_without_an_answer(server, client, stream):
+    """As evaluations ask: echo, logprobs and no token more. None is counted, and none is charged."""
+    mine = openai.OpenAI(base_url=str(client.base_url), api_key=server.tenant(f"scorer-{stream}", "10"), max_retries=0)
+    prompts = ["The capital of France is Paris", "The capital of France is blue"]
+    args = dict(model="smol", prompt=prompts, temperature=0, logprobs=1, echo=True)
+    full = client.completions.create(**args, max_tokens=1)
+    r = mine.completions.create(**args, max_tokens=0, stream=stream, **({"stream_options": {"include_usage": True}} if stream else {}))
+    parts = list(r) if stream else [r]
+    for i, prompt in enumerate(prompts):
+        mine_here = [c for p in parts for c in p.choices if c.index == i]
+        assert "".join(c.text for c in mine_here) == prompt and mine_here[-1].finish_reason == "length"
+        scores = [x for c in mine_here for x in c.logprobs.token_logprobs]
+        assert scores == full.choices[i].logprobs.token_logprobs[:-1]
+    assert parts[-1].usage.completion_tokens == 0 and parts[-1].usage.prompt_tokens == full.usage.prompt_tokens
+    time.sleep(0.5)
+    usage = json.loads(server.unkai("usage", f"scorer-{stream}", "--json"))
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (full.usage.prompt_tokens, 0)
 
 
 def test_models(client):
@@ -213,12 +236,14 @@ def test_completion_errors(server, change, param, status):
 
 @pytest.mark.parametrize("change, param", [
     ({"messages": []}, "messages"), ({"messages": "hi"}, "messages"), ({"messages": [4]}, "messages[0]"),
-    ({"messages": [{"role": "king", "content": "x"}]}, "messages[0]"), ({"messages": [{"role": "user"}]}, "messages[0]"),
+    ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"), ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    ({"messages": ASK + [{"role": "tool", "content": "x"}]}, "messages[1].role"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content"),
     ({"tools": [{"type": "function"}]}, "tools"), ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"top_logprobs": 3}, "top_logprobs"), ({"logprobs": 3}, "logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-    ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+    ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"), ({"max_completion_tokens": 10**7}, "max_completion_tokens"),
+    ({"max_tokens": 0, "echo": True}, "max_tokens"), ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
 ])
 def test_chat_errors(server, change, param):
     status, _, body = server.post({"model": "smol", "messages": ASK, **change}, "/v1/chat/completions")
