@@ -348,17 +348,20 @@ static void publish_stats(struct engine *g) {
                                .completion_tokens = g->completion_tokens,
                                .finished = g->finished,
                                .cancelled = g->cancelled,
-                               .preempted = g->schedule.preempted,
                                .chip_ns = g->chip_ns};
     for (size_t i = 0; i < g->schedule.models; i++) {
-        const struct pool_model *m = &g->model[i];
+        struct pool_model *m = &g->model[i];
+        m->stats = (struct engine_model_stats){.kv_pages = kv_pages(m->kv), .preempted = m->preempted};
+        kv_count(m->kv, &m->stats.kv_pages_used, &m->stats.kv_pages_cached);
         for (const struct sequence *s = m->first; s != NULL; s = s->next) {
             bool paused = sequence_blocked(s) || (!s->started && s->resumed);
             t->paused += paused;
             t->running += !paused && s->started;
         }
-        t->kv_pages += kv_pages(m->kv);
-        kv_count(m->kv, &t->kv_pages_used, &t->kv_pages_cached);
+        t->kv_pages += m->stats.kv_pages;
+        t->kv_pages_used += m->stats.kv_pages_used;
+        t->kv_pages_cached += m->stats.kv_pages_cached;
+        t->preempted += m->preempted;
     }
 }
 
@@ -429,6 +432,12 @@ void engine_free(struct engine *g) {
 void engine_stats(struct engine *g, struct engine_stats *out) {
     pthread_mutex_lock(&g->lock);
     *out = g->stats;
+    pthread_mutex_unlock(&g->lock);
+}
+
+void engine_model_stats(struct engine *g, size_t i, struct engine_model_stats *out) {
+    pthread_mutex_lock(&g->lock);
+    *out = g->model[i].stats;
     pthread_mutex_unlock(&g->lock);
 }
 

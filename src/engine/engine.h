@@ -52,8 +52,8 @@ struct token_logprob {
 enum finish_reason { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_FAILED };
 
 struct engine_event {
-    enum { EVENT_PROMPT, EVENT_TOKENS, EVENT_FINISH } kind;
-    /* EVENT_TOKENS: `tokens` completion tokens more, which add `text` (valid UTF-8, may be empty while a character or a possible stop string is
+    enum { EVENT_START, EVENT_PROMPT, EVENT_TOKENS, EVENT_FINISH } kind;
+    /* EVENT_START: the request has left the queue, once. EVENT_TOKENS: `tokens` completion tokens more, which add `text` (valid UTF-8, may be empty while a character or a possible stop string is
      * incomplete; the stop string itself is never sent). EVENT_PROMPT (only when prompt_logprobs was asked): one logprob a prompt token,
      * the first of them 0 with no tops. Logprobs only when asked. */
     uint32_t tokens;
@@ -105,6 +105,11 @@ struct engine_stats {
     int64_t chip_ns;
 };
 void engine_stats(struct engine *g, struct engine_stats *out);
+/* Of model i alone. */
+struct engine_model_stats {
+    uint64_t kv_pages, kv_pages_used, kv_pages_cached, preempted;
+};
+void engine_model_stats(struct engine *g, size_t i, struct engine_model_stats *out);
 /* Seconds after which a refused caller may try again, from the present rate; at least 1. */
 uint32_t engine_retry_after(struct engine *g);
 

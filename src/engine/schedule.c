@@ -91,7 +91,7 @@ void schedule_remove(struct schedule *s, struct sequence *q) {
 
 static void preempt(struct schedule *s, struct sequence *q) {
     stop(s, q);
-    s->preempted++;
+    q->model->preempted++;
 }
 
 /* Free memory for q: of those that are blocked or younger, the one that loses least. */
@@ -188,7 +188,7 @@ static void start_waiting(struct schedule *s, struct pool_model *m) {
         s->started++;
         if (!best->resumed) {
             atomic_fetch_sub(&s->waiting, 1);
-            best->started_at = clock_mono_ns();
+            sequence_start(best);
         }
     }
 }

@@ -24,6 +24,8 @@ struct pool_model { /* a model of the pool */
     struct sequence *first; /* alive, in order of submission */
     uint32_t live;
     double service;
+    uint64_t preempted;
+    struct engine_model_stats stats;  /* published, under the engine's lock */
     double decode_ns, prefill_row_ns; /* measured: a step without prefill; what one more prompt row costs */
     atomic_bool failed;
     struct error why; /* written before failed */
@@ -36,7 +38,7 @@ struct schedule {
     uint32_t max_running;
     uint32_t started; /* sequences with a slot */
     uint64_t weights; /* of the accounts with a live sequence */
-    uint64_t steps, preempted;
+    uint64_t steps;
     struct account *account[1024]; /* by number, chained */
     atomic_uint waiting;           /* submitted and never started */
 };

@@ -175,6 +175,12 @@ static void send(struct sequence *s, struct engine_event *event) {
     s->on_event(s->context, event);
 }
 
+void sequence_start(struct sequence *s) {
+    struct engine_event event = {.kind = EVENT_START, .text = {"", 0}};
+    s->started_at = clock_mono_ns();
+    s->on_event(s->context, &event);
+}
+
 void sequence_end(struct sequence *s, enum finish_reason reason, const struct error *why) {
     struct engine_event event = {.kind = EVENT_FINISH, .reason = reason, .error = why};
     send(s, &event);

@@ -89,6 +89,9 @@ struct take_space {
 bool sequence_take(struct sequence *s, const struct model *m, float *logits, const struct take_space *space);
 
 /* End it now: the last event. */
+/* It has left the queue. */
+void sequence_start(struct sequence *s);
+
 void sequence_end(struct sequence *s, enum finish_reason reason, const struct error *why);
 
 #endif

@@ -20,9 +20,9 @@ struct piece {
 struct choice {
     struct completion *completion;
     struct sequence *sequence;
-    uint32_t index, prompt; /* which of the prompts */
-    bool finished, seen;    /* the engine's last event; its first token */
-    bool begun;             /* its first chunk was written */
+    uint32_t index, prompt;       /* which of the prompts */
+    bool started, seen, finished; /* it left the engine's queue; its first token; the engine's last event */
+    bool begun;                   /* its first chunk was written */
     enum finish_reason reason;
     struct buf text; /* whole answers: all of it; streams: what is not in a chunk yet */
     struct piece *piece;
@@ -33,7 +33,7 @@ struct choice {
     uint32_t taken;   /* were taken by the socket */
     uint32_t acked;   /* the engine was told */
     uint32_t prompt_tokens, cached_tokens;
-    int64_t chip_ns, first_token_ns, total_ns;
+    int64_t chip_ns, first_token_ns, last_token_ns, total_ns;
 };
 
 /* The response's bytes up to `end` bring the choice to `tokens`, and all choices to `total`. */

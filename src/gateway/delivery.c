@@ -138,18 +138,34 @@ void completion_taken(struct completion *c, uint64_t mark) {
 
 static void count_finish(struct choice *ch, const struct engine_event *event) {
     struct model_metrics *m = ch->completion->metrics;
-    *(ch->seen ? &m->running : &m->waiting) -= 1;
+    *(ch->started ? &m->running : &m->waiting) -= 1;
     m->finished[event->reason]++;
-    m->prompt_tokens += event->prompt_tokens;
-    m->cached_tokens += event->cached_tokens;
-    m->generation_tokens += ch->tokens;
-    if (event->reason == FINISH_FAILED || ch->tokens == 0)
+    if (event->reason == FINISH_FAILED || event->first_token_ns == 0)
         return;
-    histogram_see_ns(&m->first_token, event->first_token_ns);
-    histogram_see_ns(&m->latency, event->total_ns);
-    histogram_see_ns(&m->queue, event->queued_ns);
+    metrics_see_ns(m, SEEN_LATENCY, event->total_ns);
+    metrics_see_ns(m, SEEN_QUEUE, event->queued_ns);
+    metrics_see_ns(m, SEEN_INFERENCE, event->total_ns - event->queued_ns);
+    metrics_see_ns(m, SEEN_PREFILL, event->first_token_ns - event->queued_ns);
+    metrics_see_ns(m, SEEN_DECODE, event->total_ns - event->first_token_ns);
+    metrics_see(m, SEEN_PROMPT_TOKENS, event->prompt_tokens);
+    metrics_see(m, SEEN_GENERATION_TOKENS, ch->tokens);
     if (ch->tokens > 1)
-        histogram_see_ns(&m->per_token, (event->total_ns - event->first_token_ns) / (ch->tokens - 1));
+        metrics_see_ns(m, SEEN_PER_TOKEN, (event->total_ns - event->first_token_ns) / (ch->tokens - 1));
+}
+
+/* The prompt counts when its first token is there, each token when it comes: not all at the end of an answer that may take an hour. */
+static void count_tokens(struct choice *ch, const struct engine_event *event) {
+    struct model_metrics *m = ch->completion->metrics;
+    m->generation_tokens += event->tokens;
+    if (!ch->seen && event->first_token_ns > 0) {
+        ch->seen = true;
+        m->prompt_tokens += event->prompt_tokens;
+        m->cached_tokens += event->cached_tokens;
+        metrics_see_ns(m, SEEN_FIRST_TOKEN, event->first_token_ns);
+    } else if (event->tokens > 0) {
+        metrics_see_ns(m, SEEN_INTER_TOKEN, event->total_ns - ch->last_token_ns);
+    }
+    ch->last_token_ns = event->total_ns;
 }
 
 static void see_event(struct choice *ch, const struct engine_event *event) {
@@ -157,11 +173,7 @@ static void see_event(struct choice *ch, const struct engine_event *event) {
     ch->tokens += event->tokens;
     if (event->cached_tokens > 0)
         ch->cached_tokens = event->cached_tokens;
-    if (event->tokens > 0 && !ch->seen) {
-        ch->seen = true;
-        c->metrics->waiting--;
-        c->metrics->running++;
-    }
+    count_tokens(ch, event);
     if (event->kind != EVENT_FINISH)
         return;
     ch->finished = true;
@@ -241,6 +253,12 @@ void completion_event(struct choice *ch, const struct engine_event *event) {
     struct completion *c = ch->completion;
     struct engine_event bare;
     bool last = event->kind == EVENT_FINISH;
+    if (event->kind == EVENT_START) {
+        ch->started = true;
+        c->metrics->waiting--;
+        c->metrics->running++;
+        return;
+    }
     if (event->kind == EVENT_PROMPT) {
         if (!c->closed && !c->failed && event->logprob != NULL)
             c->dialect->see_logprobs(ch, event->logprob, event->prompt_tokens, true);

@@ -26,11 +26,25 @@ struct histogram {
     double sum;
 };
 
+enum model_histogram {
+    SEEN_FIRST_TOKEN,
+    SEEN_INTER_TOKEN,
+    SEEN_PER_TOKEN,
+    SEEN_LATENCY,
+    SEEN_QUEUE,
+    SEEN_INFERENCE,
+    SEEN_PREFILL,
+    SEEN_DECODE,
+    SEEN_PROMPT_TOKENS,
+    SEEN_GENERATION_TOKENS,
+    HISTOGRAMS
+};
+
 struct model_metrics {
     const char *name; /* borrowed from the engine */
     uint32_t running, waiting;
     uint64_t prompt_tokens, cached_tokens, generation_tokens, finished[OUTCOMES]; /* by enum finish_reason */
-    struct histogram first_token, per_token, latency, queue;
+    struct histogram histogram[HISTOGRAMS];
 };
 
 struct metrics {
@@ -42,7 +56,8 @@ struct metrics {
 int metrics_create(struct metrics *m, const struct engine *engine);
 void metrics_free(struct metrics *m);
 struct model_metrics *metrics_model(struct metrics *m, struct str name);
-void histogram_see_ns(struct histogram *h, int64_t ns);
+void metrics_see(struct model_metrics *m, enum model_histogram which, double x);
+void metrics_see_ns(struct model_metrics *m, enum model_histogram which, int64_t ns);
 void metrics_write(struct buf *out, struct gateway *g);
 
 /* ---- inbox.c: from the engine's thread to the loop's ---- */

@@ -2,12 +2,32 @@
  * thread. */
 #include "gateway/inner.h"
 
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static const double bound[HISTOGRAM_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15,
-                                                0.25,  0.5,    0.75,  1,    2.5,  5,    10,   20,   40,  80};
+static const double seconds[HISTOGRAM_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06,
+                                                  0.08,  0.1,    0.15,  0.25, 0.5,  0.75, 1,
+                                                  2.5,   5,      10,    20,   40,   80};
+static const double tokens[HISTOGRAM_BUCKETS] = {1,     2,      5,      10,     20,      50,     100,
+                                                 200,   500,    1000,   2000,   5000,    10000,  20000,
+                                                 50000, 100000, 200000, 500000, 1000000, 2000000};
+
+static const struct histogram_kind {
+    const char *name, *help;
+    const double *bound;
+} histogram_kind[HISTOGRAMS] = {
+    [SEEN_FIRST_TOKEN] = {"time_to_first_token_seconds", "From the request to its first token.", seconds},
+    [SEEN_INTER_TOKEN] = {"inter_token_latency_seconds", "From one token to the next.", seconds},
+    [SEEN_PER_TOKEN] = {"time_per_output_token_seconds",
+                        "Mean time of a token after the first, one sample a sequence.", seconds},
+    [SEEN_LATENCY] = {"e2e_request_latency_seconds", "From the request to its last token.", seconds},
+    [SEEN_QUEUE] = {"request_queue_time_seconds", "From the request to its first step.", seconds},
+    [SEEN_INFERENCE] = {"request_inference_time_seconds", "From the first step to the last token.", seconds},
+    [SEEN_PREFILL] = {"request_prefill_time_seconds", "From the first step to the first token.", seconds},
+    [SEEN_DECODE] = {"request_decode_time_seconds", "From the first token to the last.", seconds},
+    [SEEN_PROMPT_TOKENS] = {"request_prompt_tokens", "Tokens of a sequence's prompt.", tokens},
+    [SEEN_GENERATION_TOKENS] = {"request_generation_tokens", "Tokens that a sequence generated.", tokens},
+};
 
 int metrics_create(struct metrics *m, const struct engine *engine) {
     m->models = engine_model_count(engine);
@@ -28,13 +48,17 @@ struct model_metrics *metrics_model(struct metrics *m, struct str name) {
     return NULL;
 }
 
-void histogram_see_ns(struct histogram *h, int64_t ns) {
-    double seconds = (double)ns * 1e-9;
+void metrics_see(struct model_metrics *m, enum model_histogram which, double x) {
+    struct histogram *h = &m->histogram[which];
     size_t i = 0;
-    while (i < HISTOGRAM_BUCKETS && seconds > bound[i])
+    while (i < HISTOGRAM_BUCKETS && x > histogram_kind[which].bound[i])
         i++;
     h->count[i]++;
-    h->sum += seconds;
+    h->sum += x;
+}
+
+void metrics_see_ns(struct model_metrics *m, enum model_histogram which, int64_t ns) {
+    metrics_see(m, which, (double)ns * 1e-9);
 }
 
 static void head(struct buf *out, const char *name, const char *type, const char *help) {
@@ -64,24 +88,49 @@ static void sample(struct buf *out, const char *name, const char *model, const c
     buf_printf(out, "\"%s} %.17g\n", more, value);
 }
 
+/* One number of a model's. */
+static double running(const struct model_metrics *m) {
+    return m->running;
+}
+
+static double waiting(const struct model_metrics *m) {
+    return m->waiting;
+}
+
+static double prompt_tokens(const struct model_metrics *m) {
+    return (double)m->prompt_tokens;
+}
+
+static double cached_tokens(const struct model_metrics *m) {
+    return (double)m->cached_tokens;
+}
+
+static double generation_tokens(const struct model_metrics *m) {
+    return (double)m->generation_tokens;
+}
+
+static const struct model_number {
+    const char *name, *type, *help;
+    double (*get)(const struct model_metrics *m);
+} model_number[] = {
+    {"num_requests_running", "gauge", "Sequences that have left the queue.", running},
+    {"num_requests_waiting", "gauge", "Sequences in the queue.", waiting},
+    {"prompt_tokens_total", "counter", "Prompt tokens processed.", prompt_tokens},
+    {"prompt_tokens_cached_total", "counter", "Prompt tokens found in the prefix cache.", cached_tokens},
+    {"prefix_cache_queries_total", "counter", "Tokens looked for in the prefix cache.", prompt_tokens},
+    {"prefix_cache_hits_total", "counter", "Tokens found in the prefix cache.", cached_tokens},
+    {"generation_tokens_total", "counter", "Tokens generated.", generation_tokens},
+};
+
 static void write_counts(struct buf *out, const struct metrics *m) {
     static const char *const reason[OUTCOMES] = {",finished_reason=\"stop\"", ",finished_reason=\"length\"",
                                                  ",finished_reason=\"abort\"", ",finished_reason=\"error\""};
-    head(out, "num_requests_running", "gauge", "Sequences that have begun to answer.");
-    for (size_t i = 0; i < m->models; i++)
-        sample(out, "num_requests_running", m->model[i].name, "", m->model[i].running);
-    head(out, "num_requests_waiting", "gauge", "Sequences that wait for their first token.");
-    for (size_t i = 0; i < m->models; i++)
-        sample(out, "num_requests_waiting", m->model[i].name, "", m->model[i].waiting);
-    head(out, "prompt_tokens_total", "counter", "Prompt tokens of ended sequences.");
-    for (size_t i = 0; i < m->models; i++)
-        sample(out, "prompt_tokens_total", m->model[i].name, "", (double)m->model[i].prompt_tokens);
-    head(out, "prompt_tokens_cached_total", "counter", "Prompt tokens found in the prefix cache.");
-    for (size_t i = 0; i < m->models; i++)
-        sample(out, "prompt_tokens_cached_total", m->model[i].name, "", (double)m->model[i].cached_tokens);
-    head(out, "generation_tokens_total", "counter", "Tokens generated.");
-    for (size_t i = 0; i < m->models; i++)
-        sample(out, "generation_tokens_total", m->model[i].name, "", (double)m->model[i].generation_tokens);
+    for (size_t k = 0; k < sizeof model_number / sizeof *model_number; k++) {
+        const struct model_number *n = &model_number[k];
+        head(out, n->name, n->type, n->help);
+        for (size_t i = 0; i < m->models; i++)
+            sample(out, n->name, m->model[i].name, "", n->get(&m->model[i]));
+    }
     head(out, "request_success_total", "counter", "Sequences that ended, by reason.");
     for (size_t i = 0; i < m->models; i++)
         for (int k = 0; k < OUTCOMES; k++)
@@ -89,27 +138,64 @@ static void write_counts(struct buf *out, const struct metrics *m) {
                    (double)m->model[i].finished[k]);
 }
 
-static void write_histogram(struct buf *out, const struct metrics *m, const char *name, const char *help,
-                            size_t offset) {
+static void write_histogram(struct buf *out, const struct metrics *m, enum model_histogram which) {
+    const struct histogram_kind *kind = &histogram_kind[which];
     char more[40], full[80];
-    head(out, name, "histogram", help);
+    head(out, kind->name, "histogram", kind->help);
     for (size_t i = 0; i < m->models; i++) {
-        const struct histogram *h =
-            (const struct histogram *)(const void *)((const char *)&m->model[i] + offset);
+        const struct histogram *h = &m->model[i].histogram[which];
         uint64_t sum = 0;
-        snprintf(full, sizeof full, "%s_bucket", name);
+        snprintf(full, sizeof full, "%s_bucket", kind->name);
         for (int k = 0; k <= HISTOGRAM_BUCKETS; k++) {
             sum += h->count[k];
             if (k < HISTOGRAM_BUCKETS)
-                snprintf(more, sizeof more, ",le=\"%g\"", bound[k]);
+                snprintf(more, sizeof more, ",le=\"%.10g\"", kind->bound[k]);
             else
                 snprintf(more, sizeof more, ",le=\"+Inf\"");
             sample(out, full, m->model[i].name, more, (double)sum);
         }
-        snprintf(full, sizeof full, "%s_sum", name);
+        snprintf(full, sizeof full, "%s_sum", kind->name);
         sample(out, full, m->model[i].name, "", h->sum);
-        snprintf(full, sizeof full, "%s_count", name);
+        snprintf(full, sizeof full, "%s_count", kind->name);
         sample(out, full, m->model[i].name, "", (double)sum);
+    }
+}
+
+static double share_used(const struct engine_model_stats *s) {
+    return s->kv_pages ? (double)s->kv_pages_used / (double)s->kv_pages : 0;
+}
+
+static double preemptions(const struct engine_model_stats *s) {
+    return (double)s->preempted;
+}
+
+static double pages(const struct engine_model_stats *s) {
+    return (double)s->kv_pages;
+}
+
+static double prefix_pages(const struct engine_model_stats *s) {
+    return (double)s->kv_pages_cached;
+}
+
+static const struct memory_number {
+    const char *name, *type, *help;
+    double (*get)(const struct engine_model_stats *s);
+} memory_number[] = {
+    {"kv_cache_usage_perc", "gauge", "Share of KV pages in use, 0 to 1.", share_used},
+    {"num_preemptions_total", "counter", "Sequences paused for want of KV memory or of a slot.", preemptions},
+    {"kv_cache_pages", "gauge", "KV pages there are.", pages},
+    {"prefix_cache_pages", "gauge", "KV pages kept for prefixes.", prefix_pages},
+};
+
+static void write_memory(struct buf *out, struct gateway *g) {
+    struct engine_model_stats s;
+    for (size_t k = 0; k < sizeof memory_number / sizeof *memory_number; k++) {
+        const struct memory_number *n = &memory_number[k];
+        head(out, n->name, n->type, n->help);
+        for (size_t i = 0; i < g->metrics.models; i++) {
+            engine_model_stats(g->engine, i, &s);
+            sample(out, n->name, g->metrics.model[i].name, "", n->get(&s));
+        }
     }
 }
 
@@ -122,12 +208,6 @@ static void write_engine(struct buf *out, struct gateway *g) {
           s.paused);
     plain(out, "engine_steps_total", "counter", "Steps of any model.", (double)s.steps);
     plain(out, "engine_chip_seconds_total", "counter", "Time the chip worked.", (double)s.chip_ns * 1e-9);
-    plain(out, "num_preemptions_total", "counter", "Sequences paused for want of KV memory.",
-          (double)s.preempted);
-    plain(out, "kv_cache_usage_perc", "gauge", "Share of KV pages in use, 0 to 1.",
-          s.kv_pages ? (double)s.kv_pages_used / (double)s.kv_pages : 0);
-    plain(out, "kv_cache_pages", "gauge", "KV pages there are.", (double)s.kv_pages);
-    plain(out, "prefix_cache_pages", "gauge", "KV pages kept for prefixes.", (double)s.kv_pages_cached);
 }
 
 static void write_cloud(struct buf *out, struct gateway *g) {
@@ -159,17 +239,10 @@ static void write_http(struct buf *out, struct gateway *g) {
 }
 
 void metrics_write(struct buf *out, struct gateway *g) {
-    const struct metrics *m = &g->metrics;
-    write_counts(out, m);
-    write_histogram(out, m, "time_to_first_token_seconds", "From the request to its first token.",
-                    offsetof(struct model_metrics, first_token));
-    write_histogram(out, m, "time_per_output_token_seconds",
-                    "Mean time of a token after the first, one sample a sequence.",
-                    offsetof(struct model_metrics, per_token));
-    write_histogram(out, m, "e2e_request_latency_seconds", "From the request to its last token.",
-                    offsetof(struct model_metrics, latency));
-    write_histogram(out, m, "request_queue_time_seconds", "From the request to its first step.",
-                    offsetof(struct model_metrics, queue));
+    write_counts(out, &g->metrics);
+    for (int i = 0; i < HISTOGRAMS; i++)
+        write_histogram(out, &g->metrics, (enum model_histogram)i);
+    write_memory(out, g);
     write_engine(out, g);
     write_cloud(out, g);
     write_http(out, g);

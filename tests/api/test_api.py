@@ -186,6 +186,38 @@ def test_control_tokens_in_text_stay_text(client):
     assert plain >= 4
 
 
+def test_metrics_are_what_vllm_users_know(server, client):
+    before = {n: server.metric(n + '{model_name="smol"') for n in ("prompt_tokens_total", "generation_tokens_total", "prefix_cache_hits_total")}
+    stream = iter(client.chat.completions.create(model="smol", messages=ASK, max_tokens=150, stream=True, extra_body={"ignore_eos": True}))
+    for _ in range(20):
+        next(stream)
+    assert server.metric("num_requests_running") == 1 and server.metric("num_requests_waiting") == 0
+    assert server.metric('generation_tokens_total{model_name="smol"') - before["generation_tokens_total"] >= 15  # as they come, not at the end
+    assert server.metric('prompt_tokens_total{model_name="smol"') > before["prompt_tokens_total"]
+    assert list(stream)[-1].choices[0].finish_reason == "length"
+    status, headers, body = server.raw(server.head("/metrics", "GET", key="", more="\r\n"))
+    assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = body.decode().splitlines()
+    kinds = dict(line.split()[2:4] for line in lines if line.startswith("# TYPE "))
+    for name, kind in {"num_requests_running": "gauge", "num_requests_waiting": "gauge", "kv_cache_usage_perc": "gauge",
+                       "num_preemptions_total": "counter", "prompt_tokens_total": "counter", "generation_tokens_total": "counter",
+                       "prefix_cache_queries_total": "counter", "prefix_cache_hits_total": "counter", "request_success_total": "counter",
+                       "time_to_first_token_seconds": "histogram", "inter_token_latency_seconds": "histogram",
+                       "time_per_output_token_seconds": "histogram", "e2e_request_latency_seconds": "histogram",
+                       "request_queue_time_seconds": "histogram", "request_inference_time_seconds": "histogram",
+                       "request_prefill_time_seconds": "histogram", "request_decode_time_seconds": "histogram",
+                       "request_prompt_tokens": "histogram", "request_generation_tokens": "histogram"}.items():
+        assert kinds["unkai_" + name] == kind
+        rows = {"unkai_" + name} if kind != "histogram" else {f"unkai_{name}_{end}" for end in ("bucket", "sum", "count")}
+        for model in ("smol", "org/gemma:3"):
+            assert {line.split("{")[0] for line in lines if f'model_name="{model}"' in line} >= rows
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    for key in values:
+        if 'le="+Inf"' in key:
+            assert values[key] == values[key.replace("_bucket", "_count").replace(',le="+Inf"', "")]
+    assert len(values) == len([line for line in lines if not line.startswith("#")])  # no series twice
+
+
 def test_the_bill_is_what_was_delivered(server, client):
     key = server.tenant("billed", "10")
     mine = openai.OpenAI(base_url=str(client.base_url), api_key=key, max_retries=0)
