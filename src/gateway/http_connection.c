@@ -69,8 +69,15 @@ static void end_header(struct exchange *c) {
     c->in_value = false;
 }
 
+static int refuse(struct exchange *c, const char *why) {
+    c->fault = why;
+    return -1;
+}
+
 static int on_header_field(http_parser *p, const char *at, size_t n) {
     struct exchange *c = of(p);
+    if (memchr(at, ' ', n) != NULL) /* the parser would see "Content-Length :"; a proxy before us might not */
+        return refuse(c, "a header's name holds a space");
     if (c->in_value)
         end_header(c);
     word_append(&c->name, at, n);
@@ -84,7 +91,7 @@ static int on_header_value(http_parser *p, const char *at, size_t n) {
     word_append(&c->value, at, n);
     if (word_is(&c->name, "authorization")) {
         if (first && c->authorization_seen)
-            return -1; /* two of them: which one would be meant? */
+            return refuse(c, "there are two Authorization headers"); /* which one would be meant? */
         c->authorization_seen = true;
         buf_append(&c->head, at, n);
     }
@@ -106,6 +113,8 @@ static int on_headers_complete(http_parser *p) {
     struct http *h = c->http;
     p->upgrade = 0; /* no protocol is offered: the request is answered as it stands */
     end_header(c);
+    while (c->head.n > c->target && (c->head.p[c->head.n - 1] == ' ' || c->head.p[c->head.n - 1] == '\t'))
+        c->head.n--; /* the parser leaves the blanks behind a value */
     struct http_head head = {
         .method = str_from(http_method_str(p->method)),
         .path = path_of(c),
@@ -314,7 +323,7 @@ static void feed(struct exchange *c, const char *p, size_t n) {
             return;
         }
         if (why != HPE_OK && why != HPE_PAUSED) {
-            broken(c, 400, http_errno_description(why));
+            broken(c, 400, c->fault != NULL ? c->fault : http_errno_description(why));
             return;
         }
         p += used;

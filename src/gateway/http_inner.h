@@ -36,6 +36,7 @@ struct exchange {
     struct buf head;         /* target, then the value of Authorization */
     size_t target;           /* bytes of the target */
     struct word name, value; /* of the header that is being read */
+    const char *fault;       /* what is wrong with the request, when it is not the parser that says so */
     struct buf ahead;        /* what came after this request */
     uint64_t body_read;      /* bytes of the body so far */
 

@@ -133,7 +133,8 @@ def test_chunked_bodies(server):
     ("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), ("Content-Length: 4\r\nContent-Length: 5\r\n", b"{}  "),
     ("Content-Length: -1\r\n", b""), ("Content-Length: 99999999999999999999999\r\n", b""), ("Transfer-Encoding: gzip\r\n", b""),
     ("Transfer-Encoding: chunked\r\n", b"zz\r\n"), ("Transfer-Encoding: chunked\r\n", b"ffffffffffffffffffff\r\n"),
-    ("Bad Header\r\n", b""), ("Authorization: Bearer other\r\n", b""),
+    ("Bad Header\r\n", b""), ("Authorization: Bearer other\r\n", b""), ("Content-Length : 2\r\n", b"{}"),
+    ("Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"),
 ])
 def test_smuggling_and_nonsense(server, more, body):
     status, headers, _ = server.raw(server.head(more=more + "\r\n") + body)
@@ -176,6 +177,11 @@ def test_words_that_come_in_pieces(server):
         assert s.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         s.sendall(body)
         assert read_answer(s)[0] == 200
+
+
+def test_blanks_behind_a_key(server):
+    head = server.head("/v1/models", "GET").rstrip() + b" \t\r\n\r\n"
+    assert server.raw(head)[0] == 200
 
 
 def test_an_encoded_body_is_415(server):
