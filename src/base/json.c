@@ -9,15 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { JSON_MAX_DEPTH = 128 };
+enum { JSON_MAX_DEPTH = 128, JSON_MAX_MEMBERS = 1 << 16 };
 
 static json_t *inner(const struct json *v) {
     return (json_t *)(uintptr_t)v;
 }
 
-/* Brackets outside strings nest no deeper than JSON_MAX_DEPTH; all else is the parser's business. */
-static bool json_depth_ok(struct str text) {
-    size_t depth = 0;
+/* Outside strings, brackets nest no deeper than JSON_MAX_DEPTH and there are no more than JSON_MAX_MEMBERS colons, since a member of an object
+ * costs the parser a hundred times what its bytes do; all else is the parser's business. */
+static int json_bounded(struct str text, struct error *e) {
+    size_t depth = 0, members = 0;
     bool quoted = false;
     for (size_t i = 0; i < text.n; i++) {
         char c = text.p[i];
@@ -30,19 +31,23 @@ static bool json_depth_ok(struct str text) {
             quoted = true;
         } else if (c == '[' || c == '{') {
             if (++depth > JSON_MAX_DEPTH)
-                return false;
+                return error_set(e, ERR_INVALID, "the JSON nests deeper than %d levels", JSON_MAX_DEPTH);
         } else if ((c == ']' || c == '}') && depth > 0) {
             depth--;
+        } else if (c == ':' && ++members > JSON_MAX_MEMBERS) {
+            return error_set(e, ERR_INVALID, "the JSON's objects have more than %d members",
+                             JSON_MAX_MEMBERS);
         }
     }
-    return true;
+    return 0;
 }
 
 int json_parse(struct json **out, struct str text, struct error *e) {
     json_error_t why;
     *out = NULL;
-    if (!json_depth_ok(text))
-        return error_set(e, ERR_INVALID, "the JSON nests deeper than %d levels", JSON_MAX_DEPTH);
+    int rc = json_bounded(text, e);
+    if (rc != 0)
+        return rc;
     json_t *v = json_loadb(text.p ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
     if (v == NULL)
         return error_set(e, ERR_INVALID, "the JSON is broken at line %d, column %d: %.200s", why.line,

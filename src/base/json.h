@@ -1,5 +1,5 @@
-/* JSON. Reading goes through jansson (64-bit integers, embedded NULs, UTF-8 validation and a depth limit are
- * right there; see docs/dependencies.md); writing appends to a struct buf, without a tree, because the
+/* JSON. Reading goes through jansson (64-bit integers, embedded NULs and UTF-8 validation are right there; depth and members are
+ * limited in front of it; see docs/dependencies.md); writing appends to a struct buf, without a tree, because the
  * token path writes many small objects. This header is the seam: nothing else includes jansson.h. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H

@@ -67,25 +67,33 @@ def test_401_names_its_scheme(server):
     assert status == 401 and headers["www-authenticate"].startswith("Bearer") and b"invalid_api_key" in body
 
 
-def test_a_departed_client_ends_its_generation_at_once(server):
-    s = begin_stream(server, {**LONG, "prompt": "Tell"})
-    assert server.metric("num_requests_running") == 1
+def seconds_to_notice(server, s):
     start = time.monotonic()
     s.close()
     assert wait_for(server, "num_requests_running", 0, 5)
-    assert time.monotonic() - start < 0.1
+    return time.monotonic() - start
+
+
+def test_a_departed_client_ends_its_generation_at_once(server):
+    """The median of five: other work on the machine may hold up one, but not most of them."""
+    took = []
+    for i in range(5):
+        s = begin_stream(server, {**LONG, "prompt": f"Tell {i}"})
+        assert server.metric("num_requests_running") == 1
+        took.append(seconds_to_notice(server, s))
+    assert sorted(took)[2] < 0.1, took
 
 
 def test_a_departed_client_is_noticed_while_nothing_is_sent(server):
     """Not a byte is due before the whole answer is there, so only the socket itself can tell."""
     body = json.dumps({**LONG, "stream": False}).encode()
-    s = server.connect()
-    s.sendall(server.head(more=f"Content-Length: {len(body)}\r\n\r\n") + body)
-    assert wait_for(server, "num_requests_running", 1, 5)
-    start = time.monotonic()
-    s.close()
-    assert wait_for(server, "num_requests_running", 0, 5)
-    assert time.monotonic() - start < 0.1
+    took = []
+    for _ in range(5):
+        s = server.connect()
+        s.sendall(server.head(more=f"Content-Length: {len(body)}\r\n\r\n") + body)
+        assert wait_for(server, "num_requests_running", 1, 5)
+        took.append(seconds_to_notice(server, s))
+    assert sorted(took)[2] < 0.1, took
 
 
 def test_half_closed(server):

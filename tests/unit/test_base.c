@@ -44,6 +44,18 @@ static void test_json_refuses(void **state) {
     memset(deep, '[', 1000000);
     assert_int_equal(json_parse(&v, (struct str){deep, 1000000}, &e), ERR_INVALID);
     free(deep);
+    struct buf wide = {0};
+    buf_text(&wide, "{\":\":0"); /* a colon in a string is none */
+    for (int i = 1; i < 1 << 16; i++)
+        buf_printf(&wide, ",\"%d\":0", i);
+    buf_byte(&wide, '}');
+    assert_int_equal(json_parse(&v, buf_view(&wide), &e), 0);
+    assert_int_equal(json_count(v), 1 << 16);
+    json_free(v);
+    wide.n--;
+    buf_text(&wide, ",\"x\":0}");
+    assert_int_equal(json_parse(&v, buf_view(&wide), &e), ERR_INVALID);
+    buf_free(&wide);
 }
 
 static void test_utf8(void **state) {
