@@ -8,8 +8,8 @@
 
 /* The vectors and matrices of one layer, ready for the chip. */
 struct layer {
-    const float *attn_norm, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *attn_post_norm, *ffn_norm,
-        *ffn_post_norm;
+    const float *attn_norm, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *attn_out_bias, *attn_post_norm,
+        *ffn_norm, *ffn_post_norm;
     const struct chip_matrix *q, *k, *v, *attn_out, *gate, *up, *down;
     bool slides;
 };
@@ -85,9 +85,9 @@ static int load_vectors(struct forward *f, struct error *e) {
     size_t values = vector_values(m->output_norm);
     for (uint32_t l = 0; l < f->model->traits.layers; l++) {
         const struct layer_tensors *t = &m->layer[l];
-        const struct gguf_tensor *const all[] = {t->attn_norm,      t->q_bias,   t->k_bias,
-                                                 t->v_bias,         t->q_norm,   t->k_norm,
-                                                 t->attn_post_norm, t->ffn_norm, t->ffn_post_norm};
+        const struct gguf_tensor *const all[] = {
+            t->attn_norm, t->q_bias,        t->k_bias,         t->v_bias,   t->q_norm,
+            t->k_norm,    t->attn_out_bias, t->attn_post_norm, t->ffn_norm, t->ffn_post_norm};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             values += vector_values(all[i]);
     }
@@ -104,6 +104,7 @@ static int load_vectors(struct forward *f, struct error *e) {
         y->v_bias = decode_vector(t->v_bias, &next);
         y->q_norm = decode_vector(t->q_norm, &next);
         y->k_norm = decode_vector(t->k_norm, &next);
+        y->attn_out_bias = decode_vector(t->attn_out_bias, &next);
         y->attn_post_norm = decode_vector(t->attn_post_norm, &next);
         y->ffn_norm = decode_vector(t->ffn_norm, &next);
         y->ffn_post_norm = decode_vector(t->ffn_post_norm, &next);
@@ -242,12 +243,13 @@ bool forward_damaged(const struct forward *f) {
 
 /* ---- a step ---- */
 
-/* x += W . in, or with a norm after the sublayer: x += norm(W . in) */
+/* x += W . in + bias, or with a norm after the sublayer: x += norm(W . in + bias) */
 static void add_product(struct forward *f, uint32_t rows, const float *in, size_t in_stride,
-                        const struct chip_matrix *w, const float *post_norm) {
+                        const struct chip_matrix *w, const float *bias, const float *post_norm) {
     const struct traits *t = &f->model->traits;
     struct chip_linear l = {.rows = rows, .in = in, .in_stride = in_stride, .outputs = 1};
     l.out[0].w = w;
+    l.out[0].bias = bias;
     l.out[0].out = post_norm ? f->sub : f->x;
     l.out[0].out_stride = t->width;
     l.out[0].add = post_norm == NULL;
@@ -298,7 +300,7 @@ static void step_attention(struct forward *f, const struct layer *y, uint32_t nu
                             .out = f->attn,
                             .out_stride = q};
     chip_attend(f->chip, &a);
-    add_product(f, rows, f->attn, q, y->attn_out, y->attn_post_norm);
+    add_product(f, rows, f->attn, q, y->attn_out, y->attn_out_bias, y->attn_post_norm);
 }
 
 static void step_feed_forward(struct forward *f, const struct layer *y, uint32_t rows) {
@@ -314,7 +316,7 @@ static void step_feed_forward(struct forward *f, const struct layer *y, uint32_t
                            .out = f->ffn,
                            .out_stride = t->ffn_width};
     chip_gated(f->chip, &g);
-    add_product(f, rows, f->ffn, t->ffn_width, y->down, y->ffn_post_norm);
+    add_product(f, rows, f->ffn, t->ffn_width, y->down, NULL, y->ffn_post_norm);
 }
 
 /* The rows that want logits, moved to the front of sub, then through the output head. */

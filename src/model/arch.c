@@ -68,8 +68,8 @@ static uint32_t read_count(struct reader *r, const char *key, uint32_t missing, 
             if ((uint64_t)gguf_array_i64(&a, i) != x)
                 r->rc = error_param(r->e, ERR_UNSUPPORTED, full,
                                     "%s differs from layer to layer, which is not supported", full);
-    } else {
-        gguf_u64(r->g, full, &x);
+    } else if (!gguf_u64(r->g, full, &x) && gguf_has(r->g, full) && r->rc == 0) {
+        r->rc = error_param(r->e, ERR_CORRUPT, full, "%s is not a whole number", full);
     }
     if ((x == 0 || x > most) && r->rc == 0)
         r->rc = error_param(r->e, ERR_CORRUPT, full, "%s is %" PRIu64 "; expected 1 to %u", full, x, most);
@@ -79,8 +79,8 @@ static uint32_t read_count(struct reader *r, const char *key, uint32_t missing, 
 static float read_real(struct reader *r, const char *key, double missing) {
     char full[128];
     double x = missing;
-    gguf_f64(r->g, full_key(r, key, full), &x);
-    if (!isfinite(x) && r->rc == 0)
+    bool good = gguf_f64(r->g, full_key(r, key, full), &x) || !gguf_has(r->g, full);
+    if ((!good || !isfinite((float)x)) && r->rc == 0)
         r->rc = error_param(r->e, ERR_CORRUPT, full, "%s is not a finite number", full);
     return (float)x;
 }
@@ -102,20 +102,26 @@ static const struct arch_row *find_row(const struct gguf *g, struct error *e) {
     return NULL;
 }
 
-static void read_rope(struct reader *r, const struct arch_row *row, struct traits *t) {
+/* How far positions are divided. A factor without a kind is a linear one (older files call it scale_linear); 0 says that there is none. */
+static float read_rope_scale(struct reader *r) {
     char full[128];
-    struct str kind = STR("none");
-    double factor = 1;
-    t->rope_dims = read_count(r, "rope.dimension_count", t->head_dim, MAX_HEAD_DIM);
-    t->rope_base = read_real(r, "rope.freq_base", 10000);
-    gguf_str(r->g, full_key(r, "rope.scaling.type", full), &kind);
-    if (str_is(kind, "linear"))
-        factor = (double)read_real(r, "rope.scaling.factor", 1);
-    else if (!str_is(kind, "none") && r->rc == 0)
+    struct str kind = STR("linear");
+    float factor = read_real(r, "rope.scaling.factor", (double)read_real(r, "rope.scale_linear", 0));
+    if (!gguf_str(r->g, full_key(r, "rope.scaling.type", full), &kind) && gguf_has(r->g, full) && r->rc == 0)
+        r->rc = error_param(r->e, ERR_CORRUPT, full, "%s is not a text", full);
+    if (str_is(kind, "none"))
+        return 1;
+    if (!str_is(kind, "linear") && r->rc == 0)
         r->rc =
             error_set(r->e, ERR_UNSUPPORTED, "rotary scaling '%.*s' is not supported (linear and none are)",
                       (int)(kind.n < 40 ? kind.n : 40), kind.p);
-    t->rope_scale = (float)factor;
+    return factor == 0 ? 1 : factor;
+}
+
+static void read_rope(struct reader *r, const struct arch_row *row, struct traits *t) {
+    t->rope_dims = read_count(r, "rope.dimension_count", t->head_dim, MAX_HEAD_DIM);
+    t->rope_base = read_real(r, "rope.freq_base", 10000);
+    t->rope_scale = read_rope_scale(r);
     t->rope_base_local =
         read_real(r, "rope.freq_base_swa",
                   row->rope_base_local > 0 ? (double)row->rope_base_local : (double)t->rope_base);
@@ -124,18 +130,30 @@ static void read_rope(struct reader *r, const struct arch_row *row, struct trait
                        !(t->rope_base_local > 1) || !(t->rope_scale > 0)))
         r->rc = error_set(r->e, ERR_CORRUPT,
                           "the rotary settings are absurd (%u of %u dimensions, base %g, factor %g)",
-                          t->rope_dims, t->head_dim, (double)t->rope_base, factor);
+                          t->rope_dims, t->head_dim, (double)t->rope_base, (double)t->rope_scale);
 }
 
 static void read_window(struct reader *r, const struct arch_row *row, struct traits *t) {
     char full[128];
     uint64_t window = 0;
-    if (row->window_pattern > 0 && gguf_u64(r->g, full_key(r, "attention.sliding_window", full), &window) &&
-        window > 0) {
+    if (row->window_pattern == 0)
+        return; /* what the file says of a window is of no use to its architecture */
+    if (!gguf_u64(r->g, full_key(r, "attention.sliding_window", full), &window) && gguf_has(r->g, full) &&
+        r->rc == 0)
+        r->rc = error_param(r->e, ERR_CORRUPT, full, "%s is not a whole number", full);
+    if (window > 0) {
         t->window = window > MAX_CONTEXT ? MAX_CONTEXT : (uint32_t)window;
         t->window_pattern =
             read_count(r, "attention.sliding_window_pattern", row->window_pattern, MAX_LAYERS);
     }
+}
+
+static void read_experts(struct reader *r) {
+    char full[128];
+    uint64_t experts = 0;
+    if (gguf_u64(r->g, full_key(r, "expert_count", full), &experts) && experts > 0 && r->rc == 0)
+        r->rc = error_param(r->e, ERR_UNSUPPORTED, full,
+                            "a mixture of %" PRIu64 " experts is not supported (%s)", experts, full);
 }
 
 static uint32_t read_vocab(struct reader *r) {
@@ -161,6 +179,7 @@ int traits_read(struct traits *t, const struct gguf *g, struct error *e) {
                          .post_norms = row->post_norms,
                          .rope_neox = row->neox,
                          .embed_scale = 1};
+    read_experts(&r);
     t->layers = read_count(&r, "block_count", 0, MAX_LAYERS);
     t->width = read_count(&r, "embedding_length", 0, MAX_WIDTH);
     t->heads = read_count(&r, "attention.head_count", 0, MAX_HEADS);
@@ -177,10 +196,11 @@ int traits_read(struct traits *t, const struct gguf *g, struct error *e) {
     t->vocab = read_vocab(&r);
     read_rope(&r, row, t);
     read_window(&r, row, t);
+    if (r.rc == 0 && !(t->norm_eps >= 0))
+        r.rc = error_set(e, ERR_CORRUPT, "the norms' epsilon is %g", (double)t->norm_eps);
     if (r.rc != 0)
         return r.rc;
-    if (t->heads % t->kv_heads != 0 || value_dim != t->head_dim || t->head_dim % 2 != 0 ||
-        !(t->norm_eps >= 0))
+    if (t->heads % t->kv_heads != 0 || value_dim != t->head_dim || t->head_dim % 2 != 0)
         return error_set(e, ERR_UNSUPPORTED,
                          "%u heads of %u values, %u key/value heads of %u do not fit together", t->heads,
                          t->head_dim, t->kv_heads, value_dim);
@@ -200,11 +220,12 @@ bool traits_layer_slides(const struct traits *t, uint32_t layer) {
 }
 
 /* One tensor a row: where it goes in struct layer_tensors, its name, its shape, and whether this model must have it. */
+enum wanted { UNKNOWN, OPTIONAL, NEEDED };
 struct need {
     size_t place;
     const char *name;
     uint64_t inputs, outputs; /* outputs 0: a vector of `inputs` */
-    bool wanted;
+    enum wanted wanted;
 };
 
 static int find_tensor(const struct gguf_tensor **out, const struct gguf *g, const char *name,
@@ -224,38 +245,69 @@ static int find_layer(struct layer_tensors *l, uint32_t layer, const struct trai
                       struct error *e) {
     uint64_t w = t->width, q = (uint64_t)t->heads * t->head_dim, kv = (uint64_t)t->kv_heads * t->head_dim,
              f = t->ffn_width;
+    enum wanted bias = t->qkv_bias ? NEEDED : OPTIONAL, head_norm = t->qk_norm ? NEEDED : UNKNOWN,
+                post = t->post_norms ? NEEDED : UNKNOWN;
 #define PLACE(member) offsetof(struct layer_tensors, member)
     const struct need needs[] = {
-        {PLACE(attn_norm), "attn_norm.weight", w, 0, true},
-        {PLACE(q), "attn_q.weight", w, q, true},
-        {PLACE(k), "attn_k.weight", w, kv, true},
-        {PLACE(v), "attn_v.weight", w, kv, true},
-        {PLACE(q_bias), "attn_q.bias", q, 0, t->qkv_bias},
-        {PLACE(k_bias), "attn_k.bias", kv, 0, t->qkv_bias},
-        {PLACE(v_bias), "attn_v.bias", kv, 0, t->qkv_bias},
-        {PLACE(q_norm), "attn_q_norm.weight", t->head_dim, 0, t->qk_norm},
-        {PLACE(k_norm), "attn_k_norm.weight", t->head_dim, 0, t->qk_norm},
-        {PLACE(attn_out), "attn_output.weight", q, w, true},
-        {PLACE(attn_post_norm), "post_attention_norm.weight", w, 0, t->post_norms},
-        {PLACE(ffn_norm), "ffn_norm.weight", w, 0, true},
-        {PLACE(gate), "ffn_gate.weight", w, f, true},
-        {PLACE(up), "ffn_up.weight", w, f, true},
-        {PLACE(down), "ffn_down.weight", f, w, true},
-        {PLACE(ffn_post_norm), "post_ffw_norm.weight", w, 0, t->post_norms},
+        {PLACE(attn_norm), "attn_norm.weight", w, 0, NEEDED},
+        {PLACE(q), "attn_q.weight", w, q, NEEDED},
+        {PLACE(k), "attn_k.weight", w, kv, NEEDED},
+        {PLACE(v), "attn_v.weight", w, kv, NEEDED},
+        {PLACE(q_bias), "attn_q.bias", q, 0, bias},
+        {PLACE(k_bias), "attn_k.bias", kv, 0, bias},
+        {PLACE(v_bias), "attn_v.bias", kv, 0, bias},
+        {PLACE(q_norm), "attn_q_norm.weight", t->head_dim, 0, head_norm},
+        {PLACE(k_norm), "attn_k_norm.weight", t->head_dim, 0, head_norm},
+        {PLACE(attn_out), "attn_output.weight", q, w, NEEDED},
+        {PLACE(attn_out_bias), "attn_output.bias", w, 0, OPTIONAL},
+        {PLACE(attn_post_norm), "post_attention_norm.weight", w, 0, post},
+        {PLACE(ffn_norm), "ffn_norm.weight", w, 0, NEEDED},
+        {PLACE(gate), "ffn_gate.weight", w, f, NEEDED},
+        {PLACE(up), "ffn_up.weight", w, f, NEEDED},
+        {PLACE(down), "ffn_down.weight", f, w, NEEDED},
+        {PLACE(ffn_post_norm), "post_ffw_norm.weight", w, 0, post},
     };
 #undef PLACE
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
         char name[64];
         const struct gguf_tensor *found;
-        if (!needs[i].wanted)
-            continue;
         snprintf(name, sizeof name, "blk.%u.%s", layer, needs[i].name);
+        if (needs[i].wanted == UNKNOWN || (needs[i].wanted == OPTIONAL && gguf_tensor_find(g, name) == NULL))
+            continue;
         int rc = find_tensor(&found, g, name, needs[i].inputs, needs[i].outputs, e);
         if (rc != 0)
             return rc;
         *(const struct gguf_tensor **)((char *)l + needs[i].place) = found;
     }
     return 0;
+}
+
+/* A tensor that nothing here reads would be missing from every answer: experts, biases or adapters of a variant that is not known. */
+static int check_all_used(const struct model_tensors *m, const struct traits *t, const struct gguf *g,
+                          struct error *e) {
+    const struct gguf_tensor *const all[] = {m->embed, m->output_norm, m->output, m->rope_freqs};
+    enum { EACH = sizeof *m->layer / sizeof(const struct gguf_tensor *) };
+    const struct gguf_tensor *const *in_layers = (const struct gguf_tensor *const *)m->layer;
+    const struct gguf_tensor *first = gguf_tensor_at(g, 0);
+    size_t n = gguf_tensor_count(g), i = 0;
+    bool *used = calloc(n, sizeof *used);
+    if (used == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory to check %zu tensors", n);
+    for (i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] != NULL)
+            used[all[i] - first] = true;
+    for (i = 0; i < (size_t)t->layers * EACH; i++)
+        if (in_layers[i] != NULL)
+            used[in_layers[i] - first] = true;
+    for (i = 0; i < n && used[i]; i++)
+        ;
+    free(used);
+    if (i == n)
+        return 0;
+    const struct str name = first[i].name;
+    return error_set(e, ERR_UNSUPPORTED,
+                     "tensor %.*s is not known in architecture %s; without it the answers would be wrong",
+                     (int)(name.n < 64 ? name.n : 64), name.p, t->arch);
 }
 
 int traits_tensors(struct model_tensors *out, const struct traits *t, const struct gguf *g, struct error *e) {
@@ -275,6 +327,8 @@ int traits_tensors(struct model_tensors *out, const struct traits *t, const stru
         return error_set(e, ERR_NO_MEMORY, "no memory for %u layers", t->layers);
     for (uint32_t i = 0; i < t->layers && rc == 0; i++)
         rc = find_layer(&out->layer[i], i, t, g, e);
+    if (rc == 0)
+        rc = check_all_used(out, t, g, e);
     if (rc != 0) {
         free(out->layer);
         out->layer = NULL;

@@ -15,8 +15,8 @@ struct traits {
     float attn_scale;  /* applied to q.k: 1/sqrt(head_dim) unless the file says otherwise */
     float attn_softcap, logit_softcap; /* 0: none */
     enum arch_activation activation;
-    bool qk_norm; /* RMS norm over each head of q and k before rotary */
-    bool qkv_bias;
+    bool qk_norm;       /* RMS norm over each head of q and k before rotary */
+    bool qkv_bias;      /* must be there; biases of the attention that a file has are always added */
     bool post_norms;    /* norms after attention and after the feed-forward, before the residual add */
     bool tied_output;   /* output.weight absent: token_embd serves */
     bool rope_neox;     /* rotate halves (neox) rather than neighbouring pairs (llama) */
@@ -33,10 +33,10 @@ int traits_read(struct traits *t, const struct gguf *g, struct error *e);
 
 bool traits_layer_slides(const struct traits *t, uint32_t layer);
 
-/* The tensors of one layer, found by name, shapes checked against the traits; NULL where the architecture has none. */
+/* The tensors of one layer, found by name, shapes checked against the traits; NULL where the architecture has none. Nothing but such pointers. */
 struct layer_tensors {
     const struct gguf_tensor *attn_norm, *q, *k, *v, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *attn_out,
-        *attn_post_norm;
+        *attn_out_bias, *attn_post_norm;
     const struct gguf_tensor *ffn_norm, *gate, *up, *down, *ffn_post_norm;
 };
 struct model_tensors {
@@ -44,6 +44,7 @@ struct model_tensors {
     const struct gguf_tensor *rope_freqs; /* [rope_dims / 2] divisors of the frequencies (llama 3), or NULL */
     struct layer_tensors *layer;          /* [layers], freed by the caller with free() */
 };
+/* ERR_UNSUPPORTED also when the file holds a tensor that nothing reads. */
 int traits_tensors(struct model_tensors *out, const struct traits *t, const struct gguf *g, struct error *e);
 
 #endif

@@ -291,9 +291,10 @@ static int read_tensors(struct gguf *g, struct cursor *c, uint64_t count, struct
         g->tensor_slot[at] = (uint32_t)(i + 1);
         g->tensors = i + 1;
     }
-    gguf_u64(g, "general.alignment", &alignment);
+    if (!gguf_u64(g, "general.alignment", &alignment) && gguf_has(g, "general.alignment"))
+        alignment = 0;
     if (alignment == 0 || alignment > 1 << 20 || (alignment & (alignment - 1)) != 0) {
-        rc = error_set(e, ERR_CORRUPT, "general.alignment is %" PRIu64 ", not a power of two", alignment);
+        rc = error_set(e, ERR_CORRUPT, "general.alignment is not a power of two up to 2^20");
         goto out;
     }
     uint64_t header = (uint64_t)(c->p - g->base), start = (header + alignment - 1) / alignment * alignment;
@@ -320,6 +321,9 @@ static int read_all(struct gguf *g, struct error *e) {
     uint64_t version = take_number(&c, 4), tensors = take_number(&c, 8), keys = take_number(&c, 8);
     if (magic == NULL || memcmp(magic, "GGUF", 4) != 0)
         return error_set(e, ERR_CORRUPT, "this is no GGUF file");
+    if (version == 2u << 24 || version == 3u << 24)
+        return error_set(e, ERR_UNSUPPORTED,
+                         "the file is big-endian; convert it to little-endian (gguf-convert-endian does)");
     if (version != 2 && version != 3)
         return error_set(e, ERR_UNSUPPORTED, "GGUF version %" PRIu64 " is not supported (2 and 3 are)",
                          version & 0xFFFFFFFF);
@@ -434,6 +438,10 @@ static const struct entry *find_entry(const struct gguf *g, const char *key) {
     uint32_t i =
         g->entry_slot[find_slot(g->entry_slot, g->entry_mask, str_from(key), g->entry, sizeof *g->entry)];
     return i ? &g->entry[i - 1] : NULL;
+}
+
+bool gguf_has(const struct gguf *g, const char *key) {
+    return find_entry(g, key) != NULL;
 }
 
 /* Any integer or bool. False for a u64 beyond int64 and for other types. */

@@ -58,6 +58,7 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g,
 
 /* Metadata. Getters return false when the key is absent or of another type (any integer type that holds the value serves
  * for u64 and i64; any number for f64). */
+bool gguf_has(const struct gguf *g, const char *key); /* of whatever type */
 bool gguf_u64(const struct gguf *g, const char *key, uint64_t *out);
 bool gguf_i64(const struct gguf *g, const char *key, int64_t *out);
 bool gguf_f64(const struct gguf *g, const char *key, double *out);

@@ -65,48 +65,56 @@ static inline void tiny_layer(struct tiny_writer *w, int layer) {
     }
 }
 
-/* Write it to `path`; false: the disk said no. */
+static inline void tiny_model_start(struct small_vocab *v, struct tiny_writer *w) {
+    small_text(v, "general.architecture", STR("llama"));
+    small_number(v, "llama.context_length", TINY_CONTEXT);
+    small_number(v, "llama.embedding_length", TINY_WIDTH);
+    small_number(v, "llama.block_count", TINY_LAYERS);
+    small_number(v, "llama.feed_forward_length", TINY_FFN);
+    small_number(v, "llama.attention.head_count", 2);
+    small_number(v, "llama.attention.head_count_kv", 1);
+    small_text(v, "tokenizer.ggml.model", STR("gpt2"));
+    small_text(v, "tokenizer.ggml.pre", STR("gpt-2"));
+    small_bytes(v, false);
+    small_number(v, "tokenizer.ggml.eos_token_id", (uint32_t)small_token(v, STR("<|end|>"), 3, 0));
+    tiny_tensor(w, "token_embd.weight", TINY_WIDTH, TINY_VOCAB, 1);
+    tiny_tensor(w, "output_norm.weight", TINY_WIDTH, 0, 0);
+    tiny_tensor(w, "output.weight", TINY_WIDTH, TINY_VOCAB, 0.25f);
+    for (int layer = 0; layer < TINY_LAYERS; layer++)
+        tiny_layer(w, layer);
+}
+
+/* Write it, with what was added meanwhile, to `path` and free both; false: the disk said no. */
+static inline bool tiny_model_end(struct small_vocab *v, struct tiny_writer *w, const char *path) {
+    small_list(v, "tokenizer.ggml.tokens", GGUF_STRING, v->token_count, &v->tokens);
+    small_list(v, "tokenizer.ggml.token_type", GGUF_I32, v->token_count, &v->kinds);
+    small_list(v, "tokenizer.ggml.merges", GGUF_STRING, v->merge_count, &v->merges);
+    buf_text(&v->file, "GGUF");
+    small_put(&v->file, 3, 4);
+    small_put(&v->file, w->tensors, 8);
+    small_put(&v->file, v->key_count, 8);
+    buf_append(&v->file, v->keys.p, v->keys.n);
+    buf_append(&v->file, w->info.p, w->info.n);
+    while (v->file.n % 32 != 0)
+        small_put(&v->file, 0, 1);
+    buf_append(&v->file, w->data.p, w->data.n);
+
+    FILE *file = fopen(path, "wb");
+    bool ok = file != NULL && fwrite(v->file.p, 1, v->file.n, file) == v->file.n;
+    if (file != NULL)
+        ok = fclose(file) == 0 && ok;
+    small_vocab_free(v);
+    buf_free(&w->info);
+    buf_free(&w->data);
+    return ok;
+}
+
+/* The model as it is. */
 static inline bool tiny_model_write(const char *path, uint64_t seed) {
     struct small_vocab v = {0};
     struct tiny_writer w = {.random = seed};
-    small_text(&v, "general.architecture", STR("llama"));
-    small_number(&v, "llama.context_length", TINY_CONTEXT);
-    small_number(&v, "llama.embedding_length", TINY_WIDTH);
-    small_number(&v, "llama.block_count", TINY_LAYERS);
-    small_number(&v, "llama.feed_forward_length", TINY_FFN);
-    small_number(&v, "llama.attention.head_count", 2);
-    small_number(&v, "llama.attention.head_count_kv", 1);
-    small_text(&v, "tokenizer.ggml.model", STR("gpt2"));
-    small_text(&v, "tokenizer.ggml.pre", STR("gpt-2"));
-    small_bytes(&v, false);
-    small_number(&v, "tokenizer.ggml.eos_token_id", (uint32_t)small_token(&v, STR("<|end|>"), 3, 0));
-    tiny_tensor(&w, "token_embd.weight", TINY_WIDTH, TINY_VOCAB, 1);
-    tiny_tensor(&w, "output_norm.weight", TINY_WIDTH, 0, 0);
-    tiny_tensor(&w, "output.weight", TINY_WIDTH, TINY_VOCAB, 0.25f);
-    for (int layer = 0; layer < TINY_LAYERS; layer++)
-        tiny_layer(&w, layer);
-
-    small_list(&v, "tokenizer.ggml.tokens", GGUF_STRING, v.token_count, &v.tokens);
-    small_list(&v, "tokenizer.ggml.token_type", GGUF_I32, v.token_count, &v.kinds);
-    small_list(&v, "tokenizer.ggml.merges", GGUF_STRING, v.merge_count, &v.merges);
-    buf_text(&v.file, "GGUF");
-    small_put(&v.file, 3, 4);
-    small_put(&v.file, w.tensors, 8);
-    small_put(&v.file, v.key_count, 8);
-    buf_append(&v.file, v.keys.p, v.keys.n);
-    buf_append(&v.file, w.info.p, w.info.n);
-    while (v.file.n % 32 != 0)
-        small_put(&v.file, 0, 1);
-    buf_append(&v.file, w.data.p, w.data.n);
-
-    FILE *file = fopen(path, "wb");
-    bool ok = file != NULL && fwrite(v.file.p, 1, v.file.n, file) == v.file.n;
-    if (file != NULL)
-        ok = fclose(file) == 0 && ok;
-    small_vocab_free(&v);
-    buf_free(&w.info);
-    buf_free(&w.data);
-    return ok;
+    tiny_model_start(&v, &w);
+    return tiny_model_end(&v, &w, path);
 }
 
 #endif
