@@ -40,6 +40,8 @@ struct gguf {
     const char *base;
     size_t size;
     bool mapped;
+    int file; /* of the mapping, to see that it is written to; -1: memory */
+    struct timespec written;
     atomic_bool damaged;
     struct arena arena;
     struct entry *entry;
@@ -338,6 +340,7 @@ int gguf_open_memory(struct gguf **out, struct str bytes, struct error *e) {
     *out = NULL;
     if (g == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory to open a model");
+    g->file = -1;
     g->base = bytes.p;
     g->size = bytes.n;
     int rc = read_all(g, e);
@@ -349,25 +352,27 @@ int gguf_open_memory(struct gguf **out, struct str bytes, struct error *e) {
 }
 
 int gguf_open(struct gguf **out, const char *path, struct error *e) {
-    int rc, fd = -1;
+    int rc;
     struct stat st;
     struct gguf *g = calloc(1, sizeof *g);
     *out = NULL;
-    if (g == NULL || (g->path = strdup(path)) == NULL) {
-        rc = error_set(e, ERR_NO_MEMORY, "no memory to open %s", path);
-        goto out;
-    }
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (g == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory to open %s", path);
+    g->file = open(path, O_RDONLY | O_CLOEXEC);
+    if (g->file < 0 || fstat(g->file, &st) != 0) {
         rc = error_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path,
                        strerror(errno));
+        goto out;
+    }
+    if ((g->path = strdup(path)) == NULL) {
+        rc = error_set(e, ERR_NO_MEMORY, "no memory to open %s", path);
         goto out;
     }
     if (!S_ISREG(st.st_mode) || st.st_size < 24) {
         rc = error_set(e, ERR_CORRUPT, "%s is no GGUF file", path);
         goto out;
     }
-    void *base = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    void *base = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, g->file, 0);
     if (base == MAP_FAILED) {
         rc = error_set(e, ERR_IO, "cannot map %s: %s", path, strerror(errno));
         goto out;
@@ -375,16 +380,15 @@ int gguf_open(struct gguf **out, const char *path, struct error *e) {
     g->base = base;
     g->size = (size_t)st.st_size;
     g->mapped = true;
+    g->written = st.st_mtim;
     rc = guard_add(g->base, g->size, &g->damaged);
     if (rc != 0)
         error_set(e, rc, "too many models are open at once");
     else if ((rc = read_all(g, e)) != 0)
         error_prefix(e, "%s: ", path);
     else if (gguf_damaged(g))
-        rc = error_set(e, ERR_CORRUPT, "%s was cut short while it was read", path);
+        rc = error_set(e, ERR_CORRUPT, "%s was cut short or written to while it was read", path);
 out:
-    if (fd >= 0)
-        close(fd);
     if (rc != 0)
         gguf_close(g);
     else
@@ -399,13 +403,24 @@ void gguf_close(struct gguf *g) {
         guard_remove(g->base);
         munmap((void *)(uintptr_t)g->base, g->size);
     }
+    if (g->file >= 0)
+        close(g->file);
     arena_free(&g->arena);
     free(g->path);
     free(g);
 }
 
 bool gguf_damaged(const struct gguf *g) {
-    return atomic_load_explicit(&g->damaged, memory_order_relaxed);
+    struct stat st;
+    if (atomic_load_explicit(&g->damaged, memory_order_relaxed))
+        return true;
+    return g->mapped && gguf_stat(g, &st) &&
+           ((uint64_t)st.st_size != g->size || st.st_mtim.tv_sec != g->written.tv_sec ||
+            st.st_mtim.tv_nsec != g->written.tv_nsec);
+}
+
+bool gguf_stat(const struct gguf *g, struct stat *out) {
+    return g->file >= 0 && fstat(g->file, out) == 0;
 }
 
 const char *gguf_path(const struct gguf *g) {

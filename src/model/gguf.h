@@ -4,13 +4,16 @@
  *
  * A mapped page can vanish while it is read (the file was truncated). gguf_open registers the mapping with the
  * process-wide SIGBUS guard (model/guard.h): the page is replaced by zeros and gguf_damaged turns true, so that
- * one model fails with a named error and the others go on. */
+ * one model fails with a named error and the others go on. A file that is written to in place loses no page: gguf_damaged sees that by its size
+ * and time. One that another was renamed over stays as it was, and whole, until it is closed. */
 #ifndef MODEL_GGUF_H
 #define MODEL_GGUF_H
 
 #include "base/buf.h"
 #include "base/error.h"
 #include "model/format.h"
+
+#include <sys/stat.h>
 
 enum { GGUF_MAX_DIMS = 4 };
 
@@ -47,7 +50,9 @@ int gguf_open(struct gguf **out, const char *path, struct error *e);
 /* The same from memory that outlives the gguf (fuzzing, tests). */
 int gguf_open_memory(struct gguf **out, struct str bytes, struct error *e);
 void gguf_close(struct gguf *g);
-bool gguf_damaged(const struct gguf *g);
+bool gguf_damaged(const struct gguf *g); /* one system call: for each step, not for each token */
+/* Of the file that is mapped, which its path need not name any more; false: there is none. */
+bool gguf_stat(const struct gguf *g, struct stat *out);
 const char *gguf_path(const struct gguf *g);
 struct str gguf_bytes(const struct gguf *g); /* the whole file */
 

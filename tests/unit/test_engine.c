@@ -451,7 +451,7 @@ static void test_weights(void **state) {
 
 /* ---- failing alone ---- */
 
-static void test_file_truncated(void **state) {
+static void damage_file(bool cut) {
     char path[] = "/tmp/unkai-tiny-XXXXXX";
     token_id prompt[2][600];
     struct answer failing = {0}, waiting = {0}, well = {0};
@@ -469,7 +469,11 @@ static void test_file_truncated(void **state) {
     await(&failing, 20);
     assert_int_equal(ask(g, &waiting, &bad), 0);
     assert_int_equal(ask(g, &well, &good), 0);
-    assert_int_equal(ftruncate(fd, 4096), 0);
+    usleep(20000); /* the file system's clock ticks every few milliseconds */
+    if (cut)
+        assert_int_equal(ftruncate(fd, 4096), 0);
+    else
+        assert_int_equal(pwrite(fd, "other", 5, 100000), 5);
     engine_ack(g, failing.sequence, 200);
     finish(&failing);
     finish(&waiting);
@@ -490,6 +494,14 @@ static void test_file_truncated(void **state) {
     engine_free(g);
     close(fd);
     unlink(path);
+}
+
+static void test_file_truncated(void **state) {
+    damage_file(true);
+}
+
+static void test_file_written_to(void **state) {
+    damage_file(false);
 }
 
 /* ---- a storm ---- */
@@ -588,6 +600,7 @@ int main(void) {
         cmocka_unit_test(test_fair),
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_file_truncated),
+        cmocka_unit_test(test_file_written_to),
         cmocka_unit_test(test_storm),
     };
     int fd = mkstemp(tiny);

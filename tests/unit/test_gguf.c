@@ -200,6 +200,29 @@ static void test_truncated_while_mapped(void **state) {
     buf_free(&b);
 }
 
+/* One that is written to while it is mapped says so; one that another is renamed over does not change. */
+static void test_written_while_mapped(void **state) {
+    char path[] = "/tmp/unkai-test-gguf-XXXXXX", other[] = "/tmp/unkai-test-gguf-XXXXXX";
+    struct layout at;
+    struct buf b = make_file(&at);
+    struct gguf *g;
+    struct error e;
+    (void)state;
+    int fd = mkstemp(path), second = mkstemp(other);
+    assert_int_equal(write(fd, b.p, b.n), b.n);
+    assert_int_equal(gguf_open(&g, path, &e), 0);
+    usleep(20000); /* the file system's clock ticks every few milliseconds */
+    assert_int_equal(rename(other, path), 0);
+    assert_false(gguf_damaged(g));
+    assert_int_equal(pwrite(fd, "x", 1, (off_t)at.data), 1);
+    assert_true(gguf_damaged(g));
+    gguf_close(g);
+    close(fd);
+    close(second);
+    unlink(path);
+    buf_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads),
@@ -207,6 +230,7 @@ int main(void) {
         cmocka_unit_test(test_hostile_fields),
         cmocka_unit_test(test_random_damage),
         cmocka_unit_test(test_truncated_while_mapped),
+        cmocka_unit_test(test_written_while_mapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,7 @@ static void note_write(const char *path, const char *text) {
 static bool model_hash(struct hash *out, const struct chip *c, const struct gguf *g) {
     struct stat s;
     char full[4096], path[4096], said[512] = "", now[512], hex[HASH_HEX + 1], key[HASH_HEX + 1];
-    if (!realpath(gguf_path(g), full) || stat(full, &s) || (uint64_t)s.st_size != gguf_bytes(g).n)
+    if (!realpath(gguf_path(g), full) || !gguf_stat(g, &s))
         return false;
     struct hash name = hash_sha256(str_from(full));
     hash_hex(&name, key);
