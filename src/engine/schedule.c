@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* ---- accounts ---- */
@@ -79,6 +80,8 @@ void schedule_remove(struct schedule *s, struct sequence *q) {
     if (!q->started && !q->resumed)
         atomic_fetch_sub(&s->waiting, 1);
     stop(s, q);
+    if (s->hungry == q)
+        s->hungry = NULL;
     while (*at != q)
         at = &(*at)->next;
     *at = q->next;
@@ -181,8 +184,16 @@ static void start_waiting(struct schedule *s, struct pool_model *m) {
         for (struct sequence *q = m->first; q != NULL; q = q->next)
             if (!q->started && !sequence_blocked(q) && (best == NULL || goes_before(q, best)))
                 best = q;
-        if (best == NULL || !fits(s, best) || (s->started >= s->max_running && !free_slot(s, best->account)))
+        if (best == NULL || (s->hungry != NULL && s->hungry != best && goes_before(s->hungry, best)))
             return;
+        if (!fits(s, best)) {
+            s->hungry = best;
+            return;
+        }
+        if (s->started >= s->max_running && !free_slot(s, best->account))
+            return;
+        if (s->hungry == best)
+            s->hungry = NULL;
         best->started = true;
         best->account->slots++;
         s->started++;
@@ -320,6 +331,29 @@ bool schedule_next(struct schedule *s, struct batch *b) {
     return false;
 }
 
+/* Whoever waits for his clients saves up nothing: accounts and models that cannot go on are lifted to the least served of those that can. */
+static void lift_blocked(struct schedule *s) {
+    double account = INFINITY, model = INFINITY;
+    for (size_t i = 0; i < s->models; i++) {
+        struct pool_model *m = &s->model[i];
+        for (const struct sequence *q = m->first; q != NULL; q = q->next)
+            if (!sequence_blocked(q)) {
+                m->ready = q->account->ready = s->steps;
+                account = fmin(account, q->account->service);
+            }
+        if (m->ready == s->steps)
+            model = fmin(model, m->service);
+    }
+    for (size_t i = 0; i < s->models; i++) {
+        struct pool_model *m = &s->model[i];
+        if (m->ready != s->steps && model < INFINITY)
+            m->service = fmax(m->service, model);
+        for (const struct sequence *q = m->first; q != NULL; q = q->next)
+            if (q->account->ready != s->steps && account < INFINITY)
+                q->account->service = fmax(q->account->service, account);
+    }
+}
+
 void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
     struct pool_model *m = b->model;
     double row_ns = (double)ns / b->rows;
@@ -337,4 +371,5 @@ void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
         double each = prefill > 0 ? prefill / b->prefill_rows : 0;
         m->prefill_row_ns += (each - m->prefill_row_ns) * (m->prefill_row_ns == 0 ? 1 : 0.1);
     }
+    lift_blocked(s);
 }

@@ -1,6 +1,6 @@
 /* Which rows the next step computes. Service is counted in chip time, per account and weighted, as virtual counters (Sheng et al., "Fairness in Serving Large
  * Language Models", arXiv 2401.00588): the least served account's requests start first and prefill first; an account that comes back is lifted to the
- * least served of the active ones, so that nobody saves up credit by being idle. Used by the engine's thread only. */
+ * least served of the active ones, so that nobody saves up credit by being idle or by not reading. Used by the engine's thread only. */
 #ifndef ENGINE_SCHEDULE_H
 #define ENGINE_SCHEDULE_H
 
@@ -13,6 +13,7 @@ struct account {
     uint64_t number;
     uint32_t weight, live, slots; /* sequences alive; sequences started */
     double service;               /* chip nanoseconds over weight */
+    uint64_t ready;               /* the last step at which it had a sequence that could go on */
     struct account *next;
 };
 
@@ -24,6 +25,7 @@ struct pool_model { /* a model of the pool */
     struct sequence *first; /* alive, in order of submission */
     uint32_t live;
     double service;
+    uint64_t ready; /* as an account's */
     uint64_t preempted;
     struct engine_model_stats stats;  /* published, under the engine's lock */
     double decode_ns, prefill_row_ns; /* measured: a step without prefill; what one more prompt row costs */
@@ -39,6 +41,8 @@ struct schedule {
     uint32_t started; /* sequences with a slot */
     uint64_t weights; /* of the accounts with a live sequence */
     uint64_t steps;
+    const struct sequence
+        *hungry; /* memory keeps it out: nothing that comes after it, of whatever model, starts meanwhile */
     struct account *account[1024]; /* by number, chained */
     atomic_uint waiting;           /* submitted and never started */
 };

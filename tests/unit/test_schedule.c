@@ -1,0 +1,166 @@
+/* The scheduler without a chip: steps are made up, each of them costs the same, so that what is fair can be counted. */
+#include "engine/schedule.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { VOCAB = 8, PAGE_BYTES = 4096, MODELS = 2, STEP_NS = 1000 };
+
+static struct world {
+    struct schedule schedule;
+    struct pool_model model[MODELS];
+    struct batch batch;
+    uint64_t numbers;
+} w;
+
+static void on_event(void *context, const struct engine_event *event) {
+    (void)context;
+    (void)event;
+}
+
+static void start(size_t pages) {
+    struct error e;
+    w = (struct world){.schedule = {.model = w.model, .models = MODELS, .max_running = 8}};
+    kv_budget_start(&w.schedule.budget, pages * PAGE_BYTES);
+    for (int i = 0; i < MODELS; i++) {
+        struct chip_kv layout = {.page_bytes = PAGE_BYTES};
+        assert_int_equal(kv_create(&w.model[i].kv, &w.schedule.budget, &layout, &e), 0);
+    }
+}
+
+static struct sequence *add(int model, uint64_t account, uint32_t prompt, uint32_t most, uint32_t window) {
+    token_id *token = calloc(prompt, sizeof *token);
+    struct sequence *q;
+    struct error e;
+    for (uint32_t i = 0; i < prompt; i++)
+        token[i] = (token_id)((w.numbers * 31 + i * i) % VOCAB);
+    struct engine_request r = {.account = account,
+                               .prompt = token,
+                               .prompt_tokens = prompt,
+                               .window = window,
+                               .sampling = {.repetition_penalty = 1, .top_p = 1},
+                               .on_event = on_event};
+    assert_int_equal(sequence_create(&q, &r, most, VOCAB, &e), 0);
+    q->model = &w.model[model];
+    q->number = w.numbers++;
+    atomic_fetch_add(&w.schedule.waiting, 1);
+    assert_int_equal(schedule_add(&w.schedule, q), 0);
+    free(token);
+    return q;
+}
+
+static void drop(struct sequence *q) {
+    schedule_remove(&w.schedule, q);
+    sequence_unref(q);
+    sequence_unref(q);
+}
+
+/* One step; which model's, or -1. Sequences grow by a token and stay when they are full. */
+static int step(void) {
+    struct batch *b = &w.batch;
+    if (!schedule_next(&w.schedule, b))
+        return -1;
+    schedule_charge(&w.schedule, b, STEP_NS);
+    for (uint32_t i = 0; i < b->sequences; i++) {
+        struct sequence *q = b->sequence[i];
+        sequence_advance(q, q->model->kv, q->rows);
+        if (q->logits && q->completion < q->max_tokens) {
+            q->token[q->tokens++] = 1;
+            q->completion++;
+        }
+        q->rows = 0;
+    }
+    return (int)(b->model - w.model);
+}
+
+static void end(void) {
+    for (int i = 0; i < MODELS; i++) {
+        while (w.model[i].first != NULL)
+            drop(w.model[i].first);
+        kv_free(w.model[i].kv);
+    }
+    assert_int_equal(atomic_load(&w.schedule.waiting), 0);
+    schedule_free(&w.schedule);
+}
+
+/* A client that did not read for a thousand steps has no thousand steps to its credit. */
+static void test_blocked_model(void **state) {
+    int by[MODELS] = {0};
+    (void)state;
+    start(400);
+    struct sequence *slow = add(0, 1, 10, 1000, 1);
+    add(1, 2, 10, 2000, 0);
+    for (int i = 0; i < 1000; i++)
+        step();
+    assert_int_equal(slow->completion, 1);
+    atomic_store(&slow->acked, 1000);
+    for (int i = 0; i < 100; i++)
+        by[step()]++;
+    assert_in_range(by[0], 40, 60);
+    assert_in_range(by[1], 40, 60);
+    end();
+}
+
+/* The same for prompts of two accounts on one model: counted in the rows of each. */
+static void test_blocked_account(void **state) {
+    uint32_t rows[3] = {0};
+    (void)state;
+    start(2000);
+    struct sequence *slow = add(0, 1, 10, 1000, 1);
+    for (int i = 0; i < 40; i++) {
+        struct sequence *busy = add(0, 2, 1000, 1, 0);
+        while (busy->completion == 0)
+            assert_int_equal(step(), 0);
+        drop(busy);
+    }
+    assert_int_equal(slow->completion, 1);
+    for (int i = 0; i < 3; i++)
+        for (uint64_t account = 1; account <= 2; account++)
+            add(0, account, 5000, 1, 0);
+    for (int i = 0; i < 40; i++) {
+        assert_true(schedule_next(&w.schedule, &w.batch));
+        for (uint32_t k = 0; k < w.batch.sequences; k++)
+            rows[w.batch.sequence[k]->account_number] += w.batch.sequence[k]->rows;
+        schedule_charge(&w.schedule, &w.batch, STEP_NS);
+        for (uint32_t k = 0; k < w.batch.sequences; k++) {
+            sequence_advance(w.batch.sequence[k], w.model[0].kv, w.batch.sequence[k]->rows);
+            w.batch.sequence[k]->rows = 0;
+        }
+    }
+    assert_true(rows[1] < 2 * rows[2] && rows[2] < 2 * rows[1]);
+    end();
+}
+
+/* Memory is short: a long request of one model starts although short ones of the other come without an end. */
+static void test_memory_between_models(void **state) {
+    struct sequence *shorter[3];
+    (void)state;
+    start(20);
+    for (int i = 0; i < 3; i++)
+        shorter[i] = add(1, 2, 100, 30 + 10 * (uint32_t)i, 0);
+    step();
+    struct sequence *longer = add(0, 1, 500, 10, 0);
+    for (int i = 0; i < 1000 && longer->completion < 10; i++) {
+        step();
+        for (int k = 0; k < 3; k++)
+            if (shorter[k]->completion == shorter[k]->max_tokens) {
+                drop(shorter[k]);
+                shorter[k] = add(1, 2, 100, 40, 0);
+            }
+    }
+    assert_int_equal(longer->completion, 10);
+    end();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blocked_model),
+        cmocka_unit_test(test_blocked_account),
+        cmocka_unit_test(test_memory_between_models),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
