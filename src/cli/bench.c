@@ -156,16 +156,14 @@ static void print_table(const struct bench *b) {
 }
 
 static void print_json(const struct bench *b) {
-    printf("{\"kernels\": \"%s\", \"threads\": %u, \"limits\": {\"read_gbs\": %.2f, \"int8_gops\": %.1f, "
-           "\"bf16_gflops\": %.1f,"
-           " \"fp32_gflops\": %.1f}, \"prefill\": {\"tokens\": %u, \"tps\": %.2f, \"share\": %.4f, "
-           "\"bound\": \"%s\"}, \"decode\": [",
-           chip_kernels(b->chip), chip_threads(b->chip), b->limits.read_gbs, b->limits.int8_gops,
-           b->limits.bf16_gflops, b->limits.fp32_gflops, b->prefill.rows, b->prefill.tps, b->prefill.share,
-           b->prefill.bound);
+    printf("{\"limits\": {\"read_gbs\": %.2f, \"int8_gops\": %.1f, \"bf16_gflops\": %.1f, \"fp32_gflops\": "
+           "%.1f}, "
+           "\"prefill\": {\"tokens\": %u, \"tps\": %.2f, \"share\": %.4f}, \"decode\": [",
+           b->limits.read_gbs, b->limits.int8_gops, b->limits.bf16_gflops, b->limits.fp32_gflops,
+           b->prefill.rows, b->prefill.tps, b->prefill.share);
     for (int i = 0; i < 6; i++)
-        printf("%s{\"sequences\": %u, \"tps\": %.2f, \"share\": %.4f, \"bound\": \"%s\"}", i ? ", " : "",
-               b->decode[i].rows, b->decode[i].tps, b->decode[i].share, b->decode[i].bound);
+        printf("%s{\"sequences\": %u, \"tps\": %.2f, \"share\": %.4f}", i ? ", " : "", b->decode[i].rows,
+               b->decode[i].tps, b->decode[i].share);
     printf("]}\n");
 }
 
