@@ -104,6 +104,16 @@ and with the official Python client:
   print(client.chat.completions.create(model="{MODEL}", messages=[{{"role": "user", "content": "{QUESTION}"}}]))""", flush=True)
 
 
+def serve_on(server):
+    print("\nStill serving; Ctrl-C ends it.", flush=True)
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        print()
+    else:
+        raise SystemExit("demo: the server ended; its words are above")
+
+
 def main():
     program, model, keep = sys.argv[1], sys.argv[2], "--keep" in sys.argv[3:]
     for s in (signal.SIGTERM, signal.SIGHUP):
@@ -124,12 +134,12 @@ def main():
         report(program, home, tenant, first, total, usage)
         by_hand(port, key)
         if keep:
-            print("\nStill serving; Ctrl-C ends it.", flush=True)
-            server.wait()
+            serve_on(server)
         else:
             print("\n./run demo --keep leaves the server running for that.", flush=True)
     except KeyboardInterrupt:
         print()
+        sys.exit(130)
     finally:
         if server is not None and server.poll() is None:
             server.terminate()
