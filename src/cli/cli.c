@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +36,7 @@ static void print_help(const char *command, const struct option *options, const 
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
         printf("  %-26s %s\n", left, o->help);
     }
-    printf("  %-26s %s\n", "--help", "show this and exit");
+    printf("  %-26s %s\n", "--help, -h", "show this and exit");
 }
 
 static const struct option *find_option(const struct option *options, const char *name, size_t n) {
@@ -61,7 +63,7 @@ static int store_value(const struct option *o, const char *value) {
     }
     case OPTION_REAL:
         *(double *)o->to = strtod(value, &end);
-        return end == value || *end != 0 ? -1 : 0;
+        return end == value || *end != 0 || !isfinite(*(double *)o->to) ? -1 : 0;
     case OPTION_LIST: {
         struct option_list *list = o->to;
         if (list->n == sizeof list->item / sizeof *list->item)
@@ -79,6 +81,10 @@ int cli_options(int argc, char **argv, int *args, const struct option *options, 
     bool literal = false;
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
+        if (!literal && (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)) {
+            print_help(argv[0], options, usage, about);
+            return 1;
+        }
         if (literal || strncmp(a, "--", 2) != 0) {
             argv[kept++] = a;
             continue;
@@ -86,10 +92,6 @@ int cli_options(int argc, char **argv, int *args, const struct option *options, 
         if (a[2] == 0) {
             literal = true;
             continue;
-        }
-        if (strcmp(a, "--help") == 0) {
-            print_help(argv[0], options, usage, about);
-            return 1;
         }
         size_t n = strcspn(a + 2, "=");
         const struct option *o = find_option(options, a + 2, n);
@@ -127,17 +129,24 @@ static void make_folders(char *path) {
     mkdir(path, 0700);
 }
 
+/* Services often have no $HOME. */
+static const char *user_home(void) {
+    const char *home = getenv("HOME");
+    const struct passwd *user = home != NULL && home[0] != 0 ? NULL : getpwuid(getuid());
+    return user != NULL ? user->pw_dir : home != NULL && home[0] != 0 ? home : ".";
+}
+
 const char *cli_home(void) {
     static char home[3000];
     if (home[0] != 0)
         return home;
-    const char *own = getenv("UNKAI_HOME"), *xdg = getenv("XDG_DATA_HOME"), *user = getenv("HOME");
+    const char *own = getenv("UNKAI_HOME"), *xdg = getenv("XDG_DATA_HOME");
     if (own != NULL && own[0] != 0)
         snprintf(home, sizeof home, "%s", own);
     else if (xdg != NULL && xdg[0] == '/')
         snprintf(home, sizeof home, "%s/unkai", xdg);
     else
-        snprintf(home, sizeof home, "%s/.local/share/unkai", user && user[0] ? user : ".");
+        snprintf(home, sizeof home, "%s/.local/share/unkai", user_home());
     make_folders(home);
     return home;
 }
@@ -165,7 +174,9 @@ int cli_model_path(char *out, size_t size, const char *name, struct error *e) {
 
 int cli_read(struct buf *out, const char *path, size_t most, struct error *e) {
     int rc = 0;
-    int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    bool standard = strcmp(path, "-") == 0;
+    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    const char *called = standard ? "standard input" : path;
     if (fd < 0)
         return error_set(e, ERR_NOT_FOUND, "cannot open %.200s: %s", path, strerror(errno));
     for (;;) {
@@ -174,15 +185,15 @@ int cli_read(struct buf *out, const char *path, size_t most, struct error *e) {
         if (n > 0)
             out->n += (size_t)n;
         if (n < 0)
-            rc = error_set(e, ERR_IO, "cannot read %.200s: %s", path, strerror(errno));
+            rc = error_set(e, ERR_IO, "cannot read %.200s: %s", called, strerror(errno));
         else if (to == NULL || out->n > most)
-            rc = error_set(e, ERR_TOO_LARGE, "%.200s is larger than %zu bytes", path, most);
+            rc = error_set(e, ERR_TOO_LARGE, "%.200s is larger than %zu bytes", called, most);
         if (n <= 0 || rc != 0)
             break;
     }
     if (out->p != NULL)
         out->p[out->n] = 0;
-    if (fd != STDIN_FILENO)
+    if (!standard)
         close(fd);
     return rc;
 }

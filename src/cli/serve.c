@@ -178,13 +178,14 @@ int cmd_serve(int argc, char **argv) {
     struct error e = {0};
     int args;
     int parsed =
-        cli_options(argc, argv, &args, options, "",
+        cli_options(argc, argv, &args, options, "--model NAME=PATH ...",
                     "Serve models over HTTP in OpenAI's API. SIGTERM and SIGINT end it in an orderly way; a "
                     "second one ends it at once.");
     if (parsed != 0)
         return parsed > 0 ? EXIT_OK : EXIT_USAGE;
     if (s.models.n == 0 || args > 0) {
-        fprintf(stderr, "unkai serve: name at least one model with --model NAME=PATH\n");
+        fprintf(stderr,
+                "unkai serve: name at least one model with --model NAME=PATH; see unkai serve --help\n");
         return EXIT_USAGE;
     }
     raise_descriptors();

@@ -22,10 +22,11 @@ static int print_ids(const struct tokenizer *t, struct str text, bool special, s
     return rc;
 }
 
-static int print_text(const struct tokenizer *t, struct str text, bool special, struct error *e) {
+static int print_text(const struct tokenizer *t, struct str text, bool special, bool as_json,
+                      struct error *e) {
     struct tokens tokens = {0};
     struct json *ids = NULL;
-    struct buf out = {0};
+    struct buf out = {0}, quoted = {0};
     int rc = json_parse(&ids, text, e);
     if (rc == 0 && json_kind(ids) != JSON_KIND_ARRAY)
         rc = error_set(e, ERR_INVALID, "--decode wants a JSON array of token ids");
@@ -40,8 +41,14 @@ static int print_text(const struct tokenizer *t, struct str text, bool special, 
     }
     if (rc == 0) {
         tokenizer_decode(t, tokens.id, tokens.n, special, &out);
-        fwrite(out.p, 1, out.n, stdout);
+        if (as_json) {
+            json_write_str(&quoted, buf_view(&out));
+            buf_byte(&quoted, '\n');
+        }
+        const struct buf *shown = as_json ? &quoted : &out;
+        fwrite(shown->p, 1, shown->n, stdout);
     }
+    buf_free(&quoted);
     buf_free(&out);
     json_free(ids);
     tokens_free(&tokens);
@@ -50,7 +57,7 @@ static int print_text(const struct tokenizer *t, struct str text, bool special, 
 
 int cmd_tokenize(int argc, char **argv) {
     int args, rc;
-    bool decode = false, special = false;
+    bool decode = false, special = false, as_json = false;
     char path[4200];
     struct error e = {0};
     struct gguf *g = NULL;
@@ -61,6 +68,8 @@ int cmd_tokenize(int argc, char **argv) {
          "the other way: a JSON array of ids on standard input to text"},
         {"special", OPTION_FLAG, &special, NULL,
          "names of control tokens are those tokens; add BOS and EOS as the model does"},
+        {"json", OPTION_FLAG, &as_json, NULL,
+         "with --decode: the text as a JSON string (ids are JSON anyway)"},
         {NULL},
     };
     rc = cli_options(
@@ -75,7 +84,8 @@ int cmd_tokenize(int argc, char **argv) {
     }
     if ((rc = cli_model_path(path, sizeof path, argv[1], &e)) == 0 && (rc = gguf_open(&g, path, &e)) == 0 &&
         (rc = tokenizer_create(&t, g, &e)) == 0 && (rc = cli_read(&input, "-", MOST_INPUT, &e)) == 0)
-        rc = (decode ? print_text : print_ids)(t, buf_view(&input), special, &e);
+        rc = decode ? print_text(t, buf_view(&input), special, as_json, &e)
+                    : print_ids(t, buf_view(&input), special, &e);
     buf_free(&input);
     tokenizer_free(t);
     if (g != NULL)

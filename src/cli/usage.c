@@ -37,6 +37,10 @@ int cmd_usage(int argc, char **argv) {
         "Requests, tokens and charges of one tenant or of all, by model. Works while the server runs.");
     if (rc != 0)
         return rc > 0 ? EXIT_OK : EXIT_USAGE;
+    if (args > 1) {
+        fprintf(stderr, "unkai usage: wants one tenant at most; see unkai usage --help\n");
+        return EXIT_USAGE;
+    }
     tenant = args > 0 ? argv[1] : NULL;
     return books_command(0, argv, actions, members, as_json);
 }
