@@ -109,6 +109,11 @@ static void follow(struct chat *c, struct answer *a, struct sequence *s) {
     pthread_mutex_unlock(&a->lock);
 }
 
+static const char *const reason_name[] = {[FINISH_STOP] = "stop",
+                                          [FINISH_LENGTH] = "length",
+                                          [FINISH_CANCELLED] = "cancelled",
+                                          [FINISH_FAILED] = "failed"};
+
 static void print_json(const struct answer *a) {
     struct buf out = {0};
     const struct engine_event *end = &a->end;
@@ -119,7 +124,7 @@ static void print_json(const struct answer *a) {
         &out,
         ",\"prompt_tokens\":%u,\"completion_tokens\":%u,\"finish_reason\":\"%s\",\"first_token_ms\":%.1f,"
         "\"tokens_per_second\":%.1f}",
-        end->prompt_tokens, end->completion_tokens, end->reason == FINISH_LENGTH ? "length" : "stop",
+        end->prompt_tokens, end->completion_tokens, reason_name[end->reason],
         (double)end->first_token_ns / 1e6,
         end->completion_tokens > 1 && seconds > 0 ? (end->completion_tokens - 1) / seconds : 0.0);
     puts(out.p ? out.p : "");
@@ -184,8 +189,16 @@ static int converse(struct chat *c, struct error *e) {
     el_set(line, EL_EDITOR, "emacs");
     el_set(line, EL_HIST, history, past);
     el_source(line, NULL);
-    fprintf(stderr, "An empty line or Ctrl-D ends the chat; Ctrl-C ends an answer.\n");
-    while ((text = el_gets(line, &n)) != NULL && n > 1) {
+    fprintf(stderr, "An empty line or Ctrl-D ends the chat; Ctrl-C ends an answer or drops a line.\n");
+    for (;;) {
+        atomic_store(&interrupted, false);
+        text = el_gets(line, &n);
+        if (text == NULL && atomic_load(&interrupted)) {
+            putchar('\n');
+            continue;
+        }
+        if (text == NULL || n <= 1)
+            break;
         history(past, &event, H_ENTER, text);
         if ((rc = ask(c, (struct str){text, (size_t)n - 1}, e)) != 0)
             break;
