@@ -202,10 +202,13 @@ static int fetch(const char *url, const char *path, bool *again, struct error *e
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
         *again = code == CURLE_RANGE_ERROR;
         /* Nothing is behind what we have: it was all here, and check_fetched says whether it is right. */
+        bool some = ftello(file) > 0;
         if (code != CURLE_OK && status != HTTP_RANGE_NOT_SATISFIABLE)
-            rc = error_set(e, ERR_IO,
-                           "cannot fetch the model: %s; the same command goes on where this one stopped",
-                           text[0] ? text : curl_easy_strerror(code));
+            rc = error_set(e, ERR_IO, "cannot fetch the model: %s%s",
+                           text[0] ? text : curl_easy_strerror(code),
+                           some ? "; the same command goes on where this one stopped" : "");
+        if (rc != 0 && !some)
+            unlink(path);
     }
     curl_easy_cleanup(curl);
     if (file != NULL && fclose(file) != 0 && rc == 0)
@@ -214,10 +217,9 @@ static int fetch(const char *url, const char *path, bool *again, struct error *e
 }
 
 /* Nothing gets a name before it was read as a model and, when a digest is given, is the one that was meant. */
-static int check_fetched(const char *path, const char *sha256, struct error *e) {
+static int check_fetched(const char *path, const char *sha256, char digest[HASH_HEX + 1], struct error *e) {
     struct gguf *g;
     struct hash h;
-    char digest[HASH_HEX + 1];
     int rc = hash_file(&h, path, e);
     if (rc != 0)
         return rc;
@@ -229,8 +231,6 @@ static int check_fetched(const char *path, const char *sha256, struct error *e) 
         gguf_close(g);
     if (rc != 0)
         unlink(path);
-    else
-        printf("%s\n", digest);
     return rc;
 }
 
@@ -253,12 +253,14 @@ static void part_path(char *out, size_t size, const char *folder, struct str nam
     snprintf(out, size, "%s/%.*s.%.8s.part", folder, (int)name.n, name.p, digest);
 }
 
-static int pull(const char *url, const char *given, const char *sha256, struct error *e) {
-    char folder[4100], part[4400], path[4400];
+static int pull(const char *url, const char *given, const char *sha256, bool as_json, struct error *e) {
+    char folder[4100], part[4400], path[4400], digest[HASH_HEX + 1];
     struct str name = given != NULL ? str_from(given) : name_of(url);
     int rc = check_name(name, e);
     if (rc != 0)
         return rc;
+    if (strstr(url, "://") == NULL)
+        return error_set(e, ERR_INVALID, "'%.200s' is no URL; a file of this machine is file:///PATH", url);
     if (sha256 != NULL && (strlen(sha256) != HASH_HEX || strspn(sha256, "0123456789abcdef") != HASH_HEX))
         return error_set(e, ERR_INVALID, "--sha256 wants 64 small hexadecimal digits");
     folder_path(folder, sizeof folder);
@@ -270,11 +272,16 @@ static int pull(const char *url, const char *given, const char *sha256, struct e
     rc = fetch(url, part, &again, e);
     if (again && unlink(part) == 0)
         rc = fetch(url, part, &again, e);
-    if (rc == 0 && (rc = check_fetched(part, sha256, e)) == 0 && rename(part, path) != 0)
+    if (rc == 0 && (rc = check_fetched(part, sha256, digest, e)) == 0 && rename(part, path) != 0)
         rc = error_set(e, ERR_IO, "cannot name the file %.200s: %s", path, strerror(errno));
     curl_global_cleanup();
-    if (rc == 0)
+    if (rc == 0) {
+        if (as_json) /* a checked name needs no escapes */
+            printf("{\"name\":\"%.*s\",\"sha256\":\"%s\"}\n", (int)name.n, name.p, digest);
+        else
+            printf("%s\n", digest);
         fprintf(stderr, "%s is here\n", path);
+    }
     return rc;
 }
 
@@ -297,7 +304,7 @@ int cmd_models(int argc, char **argv) {
     const struct option options[] = {
         {"sha256", OPTION_TEXT, &sha256, "HEX", "pull: the digest that the file must have"},
         {"name", OPTION_TEXT, &name, "NAME", "pull: what to call it (the last part of the URL)"},
-        {"json", OPTION_FLAG, &as_json, NULL, "list, show: print JSON"},
+        {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},
         {NULL},
     };
     int rc = cli_options(argc, argv, &args, options, "[list | show NAME | pull URL | remove NAME]",
@@ -312,7 +319,7 @@ int cmd_models(int argc, char **argv) {
     else if (strcmp(action, "show") == 0 && args == 2)
         rc = show(argv[2], as_json, &e);
     else if (strcmp(action, "pull") == 0 && args == 2)
-        rc = pull(argv[2], name, sha256, &e);
+        rc = pull(argv[2], name, sha256, as_json, &e);
     else if (strcmp(action, "remove") == 0 && args == 2)
         rc = remove_model(argv[2], &e);
     else {
