@@ -1,0 +1,134 @@
+"""The commands as a shell and a terminal see them: exit codes, streams that are full, closed or broken, JSON where data is printed, and a chat."""
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+
+from server import SMOL
+
+PROGRAM = os.environ["UNKAI_PROGRAM"]
+COMMANDS = re.findall(r"^  ([a-z]+) ", subprocess.run([PROGRAM, "help"], stdout=subprocess.PIPE, text=True).stdout, re.M)
+needs_model = pytest.mark.skipif(not SMOL.exists(), reason=f"the model is not in {SMOL.parent}")
+BENCH_SHAPE = {"limits": {"read_gbs", "int8_gops", "bf16_gflops", "fp32_gflops"}, "prefill": {"tokens", "tps", "share"},
+               "decode": {"sequences", "tps", "share"}}
+
+
+@pytest.fixture
+def unkai(tmp_path):
+    def run(*words, code=0, stdout=subprocess.PIPE, **more):
+        done = subprocess.run([PROGRAM, *words], env={**os.environ, "UNKAI_HOME": str(tmp_path)}, stdout=stdout, stderr=subprocess.PIPE,
+                              text=True, timeout=120, **({"stdin": subprocess.DEVNULL} | more if "input" not in more else more))
+        assert done.returncode == code, f"{words}: {done.returncode}: {done.stderr}"
+        return done.stderr if code else done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_wrong_use(unkai, command):
+    assert unkai(command, "--help") == unkai(command, "-h")
+    assert f"unkai {command} --help" in unkai(command, "--no-such-option", code=2)
+    assert f"unkai {command} --help" in unkai(command, "one", "two", "three", "four", code=2)
+
+
+@pytest.mark.parametrize("words", [("run", "m", "--temperature", "nan"), ("run", "m", "--temperature", "1e999"), ("run", "m", "--top-p", "0"),
+                                   ("run", "m", "--max-tokens", "0"), ("serve",), ("nothing",), ()])
+def test_values_out_of_range(unkai, words):
+    unkai(*words, code=2)
+
+
+@pytest.mark.parametrize("words", [("help",), ("run", "--help"), ("models", "--json"), ("tenant", "--json"), ("ledger", "verify")])
+def test_output_that_is_lost_is_a_failure(unkai, words):
+    with open("/dev/full", "w") as full:
+        assert "could not be written" in unkai(*words, stdout=full, code=1)
+
+
+@needs_model
+def test_closed_streams_are_not_given_to_files(unkai):
+    """A descriptor 2 that was closed and then names a file or a connection would take what is said to people."""
+    process = subprocess.Popen(["sh", "-c", 'exec "$0" tokenize "$1" >&- 2>&-', PROGRAM, str(SMOL)], stdin=subprocess.PIPE)
+    descriptors = pathlib.Path(f"/proc/{process.pid}/fd")
+    for _ in range(200):
+        if os.readlink(f"/proc/{process.pid}/exe") == os.path.realpath(PROGRAM) and (descriptors / "2").exists():
+            break
+        time.sleep(0.02)
+    assert [os.readlink(descriptors / n) for n in "12"] == ["/dev/null"] * 2
+    process.communicate(b"hi")
+    assert process.returncode == 1
+    done = subprocess.run(["sh", "-c", 'exec "$0" tokenize "$1" <&-', PROGRAM, str(SMOL)], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "standard input" in done.stderr
+
+
+@needs_model
+def test_text_and_ids(unkai):
+    text = "Hello \"world\"\n日本語"
+    ids = unkai("tokenize", str(SMOL), input=text)
+    assert ids == unkai("tokenize", str(SMOL), "--json", input=text)
+    assert unkai("tokenize", str(SMOL), "--decode", input=ids) == text
+    assert json.loads(unkai("tokenize", str(SMOL), "--decode", "--json", input=ids)) == text
+    for wrong in ("", "7", "[1.5]", "[-1]", "[49152]", "[1"):
+        unkai("tokenize", str(SMOL), "--decode", input=wrong, code=1)
+
+
+def test_bench_json(unkai, tmp_path):
+    """The shape that tools read, from a model that is small enough to be quick."""
+    maker = pathlib.Path(PROGRAM).resolve().parent.parent / "tools" / "make_model"
+    words = "--layers 1 --width 256 --heads 4 --kv-heads 1 --ffn 256 --vocab 512 --format Q4_0".split()
+    subprocess.run([maker, tmp_path / "tiny.gguf", *words], check=True, stdout=subprocess.DEVNULL)
+    told = json.loads(unkai("bench", str(tmp_path / "tiny.gguf"), "--json", "--threads", "1"))
+    assert set(told) == set(BENCH_SHAPE)
+    assert all(set(part) == shape for name, shape in BENCH_SHAPE.items() for part in (told[name] if name == "decode" else [told[name]]))
+    assert [d["sequences"] for d in told["decode"]] == [1, 2, 4, 8, 16, 32] and told["prefill"]["tokens"] == 512
+
+
+class Terminal:
+    """A command at the end of a pseudo-terminal."""
+
+    def __init__(self, home, *words):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(PROGRAM, [PROGRAM, *words], {**os.environ, "UNKAI_HOME": str(home), "TERM": "xterm"})
+
+    def read_to(self, mark, seconds=60):
+        seen, end = b"", time.monotonic() + seconds
+        while mark not in seen:
+            assert time.monotonic() < end and select.select([self.fd], [], [], seconds)[0], seen
+            seen += os.read(self.fd, 65536)
+        return seen
+
+    def say(self, text):
+        os.write(self.fd, text)
+
+
+@needs_model
+def test_chat(tmp_path):
+    chat = Terminal(tmp_path, "run", str(SMOL), "--temperature", "0")
+    chat.read_to(b"> ")
+    chat.say(b"What is the capital of Japan?\n")
+    assert b"Tokyo" in chat.read_to(b"\r\n> ")
+    chat.say(b"Write a very long story about a dragon.\n")
+    chat.read_to(b"dragon.\r\n")
+    chat.read_to(b" ")
+    chat.say(b"\x03")  # ends the answer, which would take a minute
+    chat.read_to(b"\r\n> ", seconds=10)
+    chat.say(b"never sent")
+    chat.read_to(b"sent")
+    chat.say(b"\x03")  # drops the line, and the chat goes on
+    chat.read_to(b"\r\n> ")
+    chat.say(b"\x1b[A\x1b[A")  # the arrow up
+    chat.read_to(b"What is the capital of Japan?")
+    chat.say(b"\x15\x04")
+    assert os.waitstatus_to_exitcode(os.waitpid(chat.pid, 0)[1]) == 0
+    history = (tmp_path / "history").read_text()
+    assert "dragon" in history and "never" not in history
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main(sys.argv[1:]))
