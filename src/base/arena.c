@@ -42,13 +42,6 @@ void *arena_array(struct arena *a, size_t count, size_t size) {
     return arena_alloc(a, bytes);
 }
 
-char *arena_copy(struct arena *a, const char *p, size_t n) {
-    char *copy = n < SIZE_MAX ? arena_alloc(a, n + 1) : NULL;
-    if (copy != NULL && n > 0)
-        memcpy(copy, p, n);
-    return copy;
-}
-
 void arena_free(struct arena *a) {
     while (a->block != NULL) {
         struct arena_block *next = a->block->next;

@@ -16,9 +16,6 @@ void *arena_alloc(struct arena *a, size_t bytes);
 /* count * size, overflow-checked. */
 void *arena_array(struct arena *a, size_t count, size_t size);
 
-/* A NUL-terminated copy of n bytes. */
-char *arena_copy(struct arena *a, const char *p, size_t n);
-
 /* Free everything; the arena may be used again. */
 void arena_free(struct arena *a);
 

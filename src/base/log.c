@@ -2,22 +2,13 @@
 #include "base/log.h"
 
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
-static _Atomic int log_least = LOG_INFO;
-
-void log_set_level(enum log_level least) {
-    atomic_store(&log_least, least);
-}
-
 void log_line(enum log_level level, const char *format, ...) {
-    static const char *const name[] = {"debug", "info", "warn", "error"};
+    static const char *const name[] = {"info", "warn", "error"};
     char line[1024];
-    if ((int)level < atomic_load_explicit(&log_least, memory_order_relaxed))
-        return;
     time_t now = time(NULL);
     struct tm utc;
     gmtime_r(&now, &utc);

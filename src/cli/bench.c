@@ -139,7 +139,7 @@ static void close_model(struct bench *b) {
     forward_close(b->forward);
     if (b->chip != NULL)
         chip_close(b->chip);
-    model_unref(b->model);
+    model_close(b->model);
 }
 
 static void print_table(const struct bench *b) {

@@ -161,7 +161,7 @@ static int show(const char *name, bool as_json, struct error *e) {
     for (size_t f = 0; !as_json && f < l.formats; f++)
         printf("  %-16s %llu tensors, %.1f MiB\n", l.format[f].format->name,
                (unsigned long long)l.format[f].tensors, (double)l.format[f].bytes / (1 << 20));
-    model_unref(m);
+    model_close(m);
     return 0;
 }
 

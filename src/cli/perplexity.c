@@ -123,7 +123,7 @@ static void close_model(struct perplexity *p) {
     forward_close(p->forward);
     if (p->chip != NULL)
         chip_close(p->chip);
-    model_unref(p->model);
+    model_close(p->model);
     tokens_free(&p->tokens);
     buf_free(&p->top);
 }

@@ -75,7 +75,7 @@ int engine_create(struct engine **out, const struct engine_options *o, struct er
 static void close_model(struct pool_model *m) {
     kv_free(m->kv);
     forward_close(m->forward);
-    model_unref(m->model);
+    model_close(m->model);
     free(m->name);
     *m = (struct pool_model){0};
 }

@@ -580,7 +580,7 @@ double gguf_array_f64(const struct gguf_array *a, uint64_t i) {
     return x;
 }
 
-/* ---- for people ---- */
+/* ---- walking ---- */
 
 size_t gguf_key_count(const struct gguf *g) {
     return g->entries;
@@ -588,41 +588,4 @@ size_t gguf_key_count(const struct gguf *g) {
 
 struct str gguf_key_at(const struct gguf *g, size_t i) {
     return i < g->entries ? g->entry[i].key : (struct str){"", 0};
-}
-
-static void print_item(const struct entry *v, uint32_t type, uint64_t i, struct buf *out, size_t most) {
-    const char *p = v->data + i * type_bytes(type);
-    double x;
-    int64_t whole;
-    if (type == GGUF_STRING) {
-        struct cursor c = {.p = v->data, .end = v->data + 8 + load(v->data, 8)};
-        struct str s = v->string ? v->string[i] : take_string(&c);
-        buf_append(out, s.p, s.n < most ? s.n : most);
-        if (s.n > most)
-            buf_text(out, " ...");
-    } else if (type == GGUF_BOOL) {
-        buf_text(out, p[0] ? "true" : "false");
-    } else if (number_i64(type, p, &whole)) {
-        buf_printf(out, "%" PRId64, whole);
-    } else if (number_f64(type, p, &x)) {
-        buf_printf(out, "%g", x);
-    }
-}
-
-void gguf_value_print(const struct gguf *g, size_t i, struct buf *out, size_t most_bytes) {
-    enum { ITEMS = 5 };
-    if (i >= g->entries)
-        return;
-    const struct entry *v = &g->entry[i];
-    if (v->type != GGUF_ARRAY) {
-        print_item(v, v->type, 0, out, most_bytes);
-        return;
-    }
-    buf_printf(out, "[%" PRIu64 "]", v->count);
-    for (uint64_t k = 0; k < v->count && k < ITEMS; k++) {
-        buf_byte(out, ' ');
-        print_item(v, v->item_type, k, out, most_bytes);
-    }
-    if (v->count > ITEMS)
-        buf_text(out, " ...");
 }

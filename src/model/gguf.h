@@ -83,9 +83,8 @@ struct str gguf_array_str(const struct gguf_array *a, uint64_t i); /* empty when
 int64_t gguf_array_i64(const struct gguf_array *a, uint64_t i);    /* integers and bool, else 0 */
 double gguf_array_f64(const struct gguf_array *a, uint64_t i);     /* any number, else 0 */
 
-/* Walk all metadata: key, type and a printable value (arrays shown as "[n] first ..."), for `unkai models show`. */
+/* Walk the keys of all metadata, in the file's order; at the end or beyond it an empty one. */
 size_t gguf_key_count(const struct gguf *g);
 struct str gguf_key_at(const struct gguf *g, size_t i);
-void gguf_value_print(const struct gguf *g, size_t i, struct buf *out, size_t most_bytes);
 
 #endif

@@ -1,4 +1,4 @@
-/* One model as data: file, traits, tensors, tokenizer and chat template under one reference count. On the request's journey this is where
+/* One model as data: file, traits, tensors, tokenizer and chat template. On the request's journey this is where
  * messages become tokens. */
 #include "model/model.h"
 
@@ -23,7 +23,6 @@ int model_open(struct model **out, const char *path, struct error *e) {
     *out = NULL;
     if (m == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory for a model");
-    atomic_init(&m->references, 1);
     if ((rc = gguf_open(&m->gguf, path, e)) != 0)
         goto out;
     rc = traits_read(&m->traits, m->gguf, e);
@@ -44,17 +43,12 @@ int model_open(struct model **out, const char *path, struct error *e) {
     *out = m;
     m = NULL;
 out:
-    model_unref(m);
+    model_close(m);
     return rc;
 }
 
-struct model *model_ref(struct model *m) {
-    atomic_fetch_add_explicit(&m->references, 1, memory_order_relaxed);
-    return m;
-}
-
-void model_unref(struct model *m) {
-    if (m == NULL || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) != 1)
+void model_close(struct model *m) {
+    if (m == NULL)
         return;
     template_free(m->chat);
     tokenizer_free(m->tokenizer);

@@ -8,8 +8,6 @@
 #include "model/template.h"
 #include "model/tokenizer.h"
 
-#include <stdatomic.h>
-
 struct model {
     struct gguf *gguf;
     struct traits traits;
@@ -17,12 +15,10 @@ struct model {
     struct tokenizer *tokenizer;
     struct template *chat; /* NULL: the file has none that can be used, for the reason chat_error tells */
     struct error chat_error;
-    atomic_uint references;
 };
 
 int model_open(struct model **out, const char *path, struct error *e);
-struct model *model_ref(struct model *m);
-void model_unref(struct model *m);
+void model_close(struct model *m);
 
 /* Render a chat with the generation prompt and encode it, appending to *out. messages: an array of objects, as OpenAI's API has them (content a string or a list of
  * text parts); tools: an array or NULL. The caller's strings never become control tokens. A BOS that the template writes itself is not doubled.
