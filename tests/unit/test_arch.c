@@ -73,7 +73,7 @@ static void test_settings(void **state) {
             fail_msg("case %zu: expected a word about %s, got '%s'", i, s->complaint, e.text);
         if (rc == 0)
             assert_true(m->traits.rope_scale == s->rope_scale);
-        model_unref(m);
+        model_close(m);
     }
 }
 
@@ -120,7 +120,7 @@ static void test_biases(void **state) {
     (void)state;
     assert_int_equal(open_with(&m, NULL, NULL, &e), 0);
     run(m, none);
-    model_unref(m);
+    model_close(m);
 
     struct small_vocab v = {0};
     struct tiny_writer w = {.random = 1};
@@ -133,7 +133,7 @@ static void test_biases(void **state) {
     for (int o = 0; o < TINY_WIDTH; o++)
         for (int i = 0; i < TINY_WIDTH; i++)
             moved[o] += out[o * TINY_WIDTH + i] * bias[i % TINY_KV]; /* two heads share the values */
-    model_unref(m);
+    model_close(m);
 
     v = (struct small_vocab){0};
     w = (struct tiny_writer){.random = 1};
@@ -143,7 +143,7 @@ static void test_biases(void **state) {
     assert_true(tiny_model_end(&v, &w, path));
     assert_int_equal(model_open(&m, path, &e), 0);
     run(m, of_output);
-    model_unref(m);
+    model_close(m);
 
     float most = 0;
     for (int i = 0; i < TINY_VOCAB; i++) {
