@@ -96,11 +96,11 @@ static int read_tokens(struct perplexity *p, const char *path, bool ids, struct 
     return rc;
 }
 
-static int open_model(struct perplexity *p, const char *path, bool reference, struct error *e) {
+static int open_model(struct perplexity *p, const char *path, const char *kernels, struct error *e) {
     int rc;
     char packed[4200];
     snprintf(packed, sizeof packed, "%s/packed", cli_home());
-    struct chip_options o = {.kernels = reference ? "reference" : NULL, .pack_folder = packed};
+    struct chip_options o = {.kernels = kernels, .pack_folder = packed};
     if ((rc = model_open(&p->model, path, e)) != 0 || (rc = chip_open(&p->chip, &o, e)) != 0 ||
         (rc = forward_open(&p->forward, p->chip, p->model, ROWS, ROWS, e)) != 0)
         return rc;
@@ -143,6 +143,7 @@ static void print_result(const struct perplexity *p, bool as_json) {
 int cmd_perplexity(int argc, char **argv) {
     int args, rc;
     bool as_json = false, reference = false, ids = false;
+    const char *kernels = NULL;
     char path[4200];
     struct error e = {0};
     struct perplexity p = {0};
@@ -150,6 +151,7 @@ int cmd_perplexity(int argc, char **argv) {
         {"json", OPTION_FLAG, &as_json, NULL, "print tokens, perplexity and the top K as JSON"},
         {"logprobs", OPTION_INT, &p.tops, "K", "with --json: the K likeliest next tokens at each position", 0,
          MOST_TOPS},
+        {"kernels", OPTION_TEXT, &kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
         {"reference", OPTION_FLAG, &reference, NULL,
          "compute with the scalar reference kernels (slow, exact)"},
         {"ids", OPTION_FLAG, &ids, NULL, "FILE is a JSON array of token ids, used as they are"},
@@ -167,7 +169,8 @@ int cmd_perplexity(int argc, char **argv) {
     }
     buf_byte(&p.top, '[');
     if ((rc = cli_model_path(path, sizeof path, argv[1], &e)) != 0 ||
-        (rc = open_model(&p, path, reference, &e)) != 0 || (rc = read_tokens(&p, argv[2], ids, &e)) != 0)
+        (rc = open_model(&p, path, reference ? "reference" : kernels, &e)) != 0 ||
+        (rc = read_tokens(&p, argv[2], ids, &e)) != 0)
         goto out;
     bool show = isatty(STDERR_FILENO) == 1;
     for (size_t at = 0; at < p.tokens.n; at += WINDOW) {

@@ -35,11 +35,13 @@ static void quantise_rows(struct quantising *p) {
     struct quantised *a = &p->a;
     a->blocks = (p->n + BLOCK - 1) / BLOCK;
     a->padded = a->blocks * BLOCK;
-    size_t blocks = (size_t)p->rows * a->blocks, codes = p->codes ? blocks * sizeof *a->block : 0,
-           floats = p->floats ? blocks * BLOCK * sizeof *a->x : 0;
-    char *at = scratch_need(&p->c->shared, codes + floats);
+    a->stride = a->blocks + a->blocks / OUTLIER;
+    size_t rows = p->rows, codes = p->codes ? rows * a->stride * sizeof *a->block : 0,
+           floats = p->floats ? rows * a->padded * sizeof *a->x : 0;
+    char *at = scratch_need(&p->c->shared, codes + floats + rows * sizeof *a->further);
     a->block = codes ? (struct quantised_block *)(void *)at : NULL;
     a->x = floats ? (float *)(void *)(at + codes) : NULL;
+    a->further = (uint32_t *)(void *)(at + codes + floats);
     if (p->rows < 4)
         for (uint32_t r = 0; r < p->rows; r++)
             p->c->fast->quantise(a, r, p->in + r * p->stride, p->n, p->norm, p->eps);

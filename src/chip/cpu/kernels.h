@@ -27,6 +27,30 @@ enum form {
     FORM_BF16
 };
 
+/* Bytes of a panel's block; FORM_4K has SUPER_BYTES more in front of every eight. */
+enum { SUPER_BYTES = 64 };
+static inline size_t form_block_bytes(enum form f) {
+    switch (f) {
+    case FORM_4:
+    case FORM_4K:
+        return 288;
+    case FORM_4M:
+        return 320;
+    case FORM_8:
+        return 544;
+    case FORM_8S:
+        return 640;
+    case FORM_F32:
+        return 2048;
+    case FORM_F16:
+    case FORM_BF16:
+        return 1024;
+    case FORM_NONE:
+        break;
+    }
+    return 0;
+}
+
 struct chip_matrix {
     const struct format *format;
     const uint8_t *rows; /* in the file */
@@ -65,14 +89,21 @@ struct quantised_block {
     int32_t minus
         [3]; /* minus the sums of the halves' codes and of all codes: what the offset of the weights' codes multiplies */
     float scale, scaled_sum; /* scaled_sum: scale times the sum of the codes, for the minimums */
-    uint32_t unused[3];
+    uint32_t number;         /* which block of the weights it meets */
+    uint32_t unused[2];
 };
 _Static_assert(sizeof(struct quantised_block) == 64, "a cache line");
 
+/* Where one input is far larger than most, its block's step is too coarse for the 31 beside it, and the models' perplexity shows it. A block whose largest value is
+ * OUTLIER times the mean of all blocks' largest is therefore quantised twice: what the first codes leave is a further block at the row's end. Fewer than one
+ * in OUTLIER can be so. With 3, of SmolLM2's and Gemma 3's rows 1 to 6% are, and the divergence (KL) from unquantised rows falls to a third. */
+enum { OUTLIER = 3 };
+
 struct quantised {
-    struct quantised_block *block; /* [rows][blocks], or NULL: no form here wants them */
+    struct quantised_block *block; /* [rows][stride], or NULL: no form here wants them */
+    uint32_t *further;             /* [rows]: how many blocks come after a row's `blocks` */
     float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms; or NULL */
-    uint32_t padded, blocks;
+    uint32_t padded, blocks, stride;
 };
 
 /* Rows times panels of a matrix over all inputs: what one call of a kernel computes. */

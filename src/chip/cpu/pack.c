@@ -36,25 +36,7 @@ enum form form_of(const struct format *f) {
 
 size_t form_panel_bytes(enum form f, uint32_t inputs) {
     size_t blocks = (inputs + BLOCK - 1) / BLOCK;
-    switch (f) {
-    case FORM_4:
-        return blocks * 288;
-    case FORM_4M:
-        return blocks * 320;
-    case FORM_4K:
-        return blocks / 8 * 2368;
-    case FORM_8:
-        return blocks * 544;
-    case FORM_8S:
-        return blocks * 640;
-    case FORM_F32:
-        return blocks * 2048;
-    case FORM_F16:
-    case FORM_BF16:
-        return blocks * 1024;
-    default:
-        return 0;
-    }
+    return blocks * form_block_bytes(f) + (f == FORM_4K ? blocks / 8 * SUPER_BYTES : 0);
 }
 
 static uint16_t f16_at(const uint8_t *p) {

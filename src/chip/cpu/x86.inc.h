@@ -45,143 +45,176 @@ INLINE void tile_prefetch(const struct tile *t, const uint8_t *p, const int nr, 
     }
 }
 
-/* 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
-INLINE void tile_4(const struct tile *t, const int nr, const int np, const enum form form) {
-    const int nv = np * VPP, head = form == FORM_4M ? 64 : 32, every = form == FORM_4K ? 8 : 0;
-    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
-    const size_t next = t->w->panel_bytes;
-    const uint32_t blocks = t->a->blocks;
-    const struct quantised_block *row[TILE_ROWS];
+/* Where block b of a panel begins: at its scales, for FORM_4K behind the superblock's. */
+INLINE const uint8_t *block_at(const struct tile *t, uint32_t panel, uint32_t b, const enum form form) {
+    size_t at = b * form_block_bytes(form) + (form == FORM_4K ? (b / 8 + 1) * SUPER_BYTES : 0);
+    return t->w->packed + panel * t->w->panel_bytes + at;
+}
+
+/* acc += one block of rows times the block of weights at p, of np panels. 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
+INLINE void block_4(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
+                    const int nr, const int np, const enum form form, const VF *d, const VF *dmin,
+                    VF acc[TILE_ROWS][NV_MOST]) {
+    const int nv = np * VPP, head = form == FORM_4M ? 64 : 32;
+    VI sum[TILE_ROWS][NV_MOST];
     UNROLL
     for (int i = 0; i < nr; i++)
-        row[i] = t->a->block + (t->row + i) * (size_t)blocks;
-    VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        sum[i][v] = form == FORM_4 ? START_4(row[i]->minus[2]) : vi_zero();
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        VI low[NV_MOST], high[NV_MOST];
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            VI w = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
+            low[v] = vi_and(w, vi_set8(15));
+            high[v] = vi_and(vi_shr4(w), vi_set8(15));
+        }
+        UNROLL
+        for (int i = 0; i < nr; i++) {
+            const int8_t *q = row[i]->q + j * 8;
+            VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
+            UNROLL
+            for (int v = 0; v < nv; v++)
+                sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
+        }
+    }
+    VF scale[NV_MOST], min[NV_MOST];
     UNROLL
     for (int v = 0; v < nv; v++) {
+        const uint8_t *s = p + v / VPP * next;
+        if (form == FORM_4K) {
+            scale[v] = v_mul(d[v], v_u8(s + v % VPP * VW));
+            min[v] = v_sub(v_zero(), v_mul(dmin[v], v_u8(s + 16 + v % VPP * VW)));
+        } else {
+            scale[v] = v_f16(s + v % VPP * VW * 2);
+            min[v] = form == FORM_4M ? v_f16(s + 32 + v % VPP * VW * 2) : v_zero();
+        }
+    }
+    UNROLL
+    for (int i = 0; i < nr; i++) {
+        VF as = v_set(row[i]->scale);
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            VI s = form == FORM_4 ? END_4(sum[i][v], row[i]->minus[2]) : END_4(sum[i][v], 0);
+            acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
+            if (form != FORM_4)
+                acc[i][v] = v_fma(min[v], v_set(row[i]->scaled_sum), acc[i][v]);
+        }
+    }
+}
+
+/* FORM_4K: the scales of the superblock whose first block is at p. */
+INLINE void super_4(const uint8_t *p, const size_t next, const int np, VF *d, VF *dmin) {
+    UNROLL
+    for (int v = 0; v < np * VPP; v++) {
+        const uint8_t *s = p - SUPER_BYTES + v / VPP * next + v % VPP * VW * 2;
+        d[v] = v_f16(s);
+        dmin[v] = v_f16(s + 32);
+    }
+}
+
+/* 8-bit forms: one f16 scale for 32 inputs, or an f32 scale for 16. */
+INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
+                    const int nr, const int np, const enum form form, VF acc[TILE_ROWS][NV_MOST]) {
+    const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32,
+              groups = 8 / halves;
+    for (int h = 0; h < halves; h++, p += head + groups * 64) {
+        VI sum[TILE_ROWS][NV_MOST];
+        UNROLL
+        for (int i = 0; i < nr; i++)
+            UNROLL
+        for (int v = 0; v < nv; v++)
+            sum[i][v] = START_8(row[i]->minus[halves == 2 ? h : 2]);
+        UNROLL
+        for (int j = 0; j < groups; j++) {
+            VI w[NV_MOST];
+            UNROLL
+            for (int v = 0; v < nv; v++)
+                w[v] = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
+            UNROLL
+            for (int i = 0; i < nr; i++) {
+                VI q = vi_set32(load_i32(row[i]->q + h * 16 + j * 4));
+                UNROLL
+                for (int v = 0; v < nv; v++)
+                    sum[i][v] = DOT_8(sum[i][v], w[v], q);
+            }
+        }
+        VF scale[NV_MOST];
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            const uint8_t *s = p + v / VPP * next;
+            scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW)
+                                   : v_f16(s + v % VPP * VW * 2);
+        }
+        UNROLL
+        for (int i = 0; i < nr; i++) {
+            VF as = v_set(row[i]->scale);
+            UNROLL
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
+        }
+    }
+}
+
+INLINE void tile_codes(const struct tile *t, const int nr, const int np, const enum form form) {
+    const size_t next = t->w->panel_bytes;
+    const uint32_t blocks = t->a->blocks;
+    const int step = (int)form_block_bytes(form);
+    const uint8_t *p = block_at(t, t->panel, 0, form);
+    const struct quantised_block *row[TILE_ROWS];
+    VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        row[i] = t->a->block + (t->row + i) * (size_t)t->a->stride;
+    UNROLL
+    for (int v = 0; v < np * VPP; v++) {
         d[v] = dmin[v] = v_zero();
         UNROLL
         for (int i = 0; i < nr; i++)
             acc[i][v] = v_zero();
     }
     for (uint32_t b = 0; b < blocks; b++) {
-        if (every && b % every == 0) {
-            UNROLL
-            for (int v = 0; v < nv; v++) {
-                d[v] = v_f16(p + v / VPP * next + v % VPP * VW * 2);
-                dmin[v] = v_f16(p + v / VPP * next + v % VPP * VW * 2 + 32);
-            }
-            p += 64;
+        if (form == FORM_4K && b % 8 == 0) {
+            p += b ? SUPER_BYTES : 0;
+            super_4(p, next, np, d, dmin);
         }
-        tile_prefetch(t, p, nr, np, head + 256);
-        VI sum[TILE_ROWS][NV_MOST];
+        tile_prefetch(t, p, nr, np, step);
+        if (form == FORM_8 || form == FORM_8S)
+            block_8(row, p, next, nr, np, form, acc);
+        else
+            block_4(row, p, next, nr, np, form, d, dmin, acc);
+        p += step;
         UNROLL
         for (int i = 0; i < nr; i++)
-            UNROLL
-        for (int v = 0; v < nv; v++)
-            sum[i][v] = form == FORM_4 ? START_4(row[i][b].minus[2]) : vi_zero();
-        UNROLL
-        for (int j = 0; j < 4; j++) {
-            VI low[NV_MOST], high[NV_MOST];
-            UNROLL
-            for (int v = 0; v < nv; v++) {
-                VI w = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
-                low[v] = vi_and(w, vi_set8(15));
-                high[v] = vi_and(vi_shr4(w), vi_set8(15));
-            }
-            UNROLL
-            for (int i = 0; i < nr; i++) {
-                const int8_t *q = row[i][b].q + j * 8;
-                VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
-                UNROLL
-                for (int v = 0; v < nv; v++)
-                    sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
-            }
-        }
-        VF scale[NV_MOST], min[NV_MOST];
-        UNROLL
-        for (int v = 0; v < nv; v++) {
-            const uint8_t *s = p + v / VPP * next;
-            if (form == FORM_4K) {
-                scale[v] = v_mul(d[v], v_u8(s + v % VPP * VW));
-                min[v] = v_sub(v_zero(), v_mul(dmin[v], v_u8(s + 16 + v % VPP * VW)));
-            } else {
-                scale[v] = v_f16(s + v % VPP * VW * 2);
-                min[v] = form == FORM_4M ? v_f16(s + 32 + v % VPP * VW * 2) : v_zero();
-            }
-        }
-        UNROLL
-        for (int i = 0; i < nr; i++) {
-            VF as = v_set(row[i][b].scale);
-            UNROLL
-            for (int v = 0; v < nv; v++) {
-                VI s = form == FORM_4 ? END_4(sum[i][v], row[i][b].minus[2]) : END_4(sum[i][v], 0);
-                acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
-                if (form != FORM_4)
-                    acc[i][v] = v_fma(min[v], v_set(row[i][b].scaled_sum), acc[i][v]);
-            }
-        }
-        p += head + 256;
+            row[i]++;
     }
-    tile_store(t, nr, nv, acc);
+    tile_store(t, nr, np * VPP, acc);
 }
 
-/* 8-bit forms: one f16 scale for 32 inputs, or an f32 scale for 16. */
-INLINE void tile_8(const struct tile *t, const int nr, const int np, const enum form form) {
-    const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32,
-              groups = 8 / halves;
-    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
-    const size_t next = t->w->panel_bytes;
-    const uint32_t blocks = t->a->blocks;
-    const struct quantised_block *row[TILE_ROWS];
+/* Add to a tile's row the blocks that were quantised twice; one panel. */
+INLINE void further_codes(const struct tile *t, uint32_t r, uint32_t panel, float *out,
+                          const enum form form) {
+    VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+    const struct quantised_block *at = t->a->block + r * (size_t)t->a->stride + t->a->blocks;
     UNROLL
-    for (int i = 0; i < nr; i++)
-        row[i] = t->a->block + (t->row + i) * (size_t)blocks;
-    VF acc[TILE_ROWS][NV_MOST];
-    UNROLL
-    for (int i = 0; i < nr; i++)
-        UNROLL
-    for (int v = 0; v < nv; v++)
-        acc[i][v] = v_zero();
-    for (uint32_t b = 0; b < blocks; b++) {
-        tile_prefetch(t, p, nr, np, halves * (head + groups * 64));
-        for (int h = 0; h < halves; h++, p += head + groups * 64) {
-            VI sum[TILE_ROWS][NV_MOST];
-            UNROLL
-            for (int i = 0; i < nr; i++)
-                UNROLL
-            for (int v = 0; v < nv; v++)
-                sum[i][v] = START_8(row[i][b].minus[halves == 2 ? h : 2]);
-            UNROLL
-            for (int j = 0; j < groups; j++) {
-                VI w[NV_MOST];
-                UNROLL
-                for (int v = 0; v < nv; v++)
-                    w[v] = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
-                UNROLL
-                for (int i = 0; i < nr; i++) {
-                    VI q = vi_set32(load_i32(row[i][b].q + h * 16 + j * 4));
-                    UNROLL
-                    for (int v = 0; v < nv; v++)
-                        sum[i][v] = DOT_8(sum[i][v], w[v], q);
-                }
-            }
-            VF scale[NV_MOST];
-            UNROLL
-            for (int v = 0; v < nv; v++) {
-                const uint8_t *s = p + v / VPP * next;
-                scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW)
-                                       : v_f16(s + v % VPP * VW * 2);
-            }
-            UNROLL
-            for (int i = 0; i < nr; i++) {
-                VF as = v_set(row[i][b].scale);
-                UNROLL
-                for (int v = 0; v < nv; v++)
-                    acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
-            }
-        }
+    for (int v = 0; v < VPP; v++) {
+        d[v] = dmin[v] = v_zero();
+        acc[0][v] = v_loadu(out + v * VW);
     }
-    tile_store(t, nr, nv, acc);
+    for (uint32_t k = 0; k < t->a->further[r]; k++, at++) {
+        const uint8_t *p = block_at(t, panel, at->number, form);
+        if (form == FORM_4K)
+            super_4(p - at->number % 8 * form_block_bytes(form), 0, 1, d, dmin);
+        if (form == FORM_8 || form == FORM_8S)
+            block_8(&at, p, 0, 1, 1, form, acc);
+        else
+            block_4(&at, p, 0, 1, 1, form, d, dmin, acc);
+    }
+    UNROLL
+    for (int v = 0; v < VPP; v++)
+        v_storeu(out + v * VW, acc[0][v]);
 }
 
 INLINE void tile_float(const struct tile *t, const int nr, const int np, const enum form form) {
@@ -222,24 +255,44 @@ INLINE void tile_float(const struct tile *t, const int nr, const int np, const e
     }
 #define TILE_NAME(BODY, FORM, NR, NP) BODY##_##FORM##_##NR##_##NP
 #define TILES_OF(BODY, FORM) FOR_ROWS(TILE, BODY, FORM)
-TILES_OF(tile_4, FORM_4)
-TILES_OF(tile_4, FORM_4M)
-TILES_OF(tile_4, FORM_4K)
-TILES_OF(tile_8, FORM_8)
-TILES_OF(tile_8, FORM_8S)
+TILES_OF(tile_codes, FORM_4)
+TILES_OF(tile_codes, FORM_4M)
+TILES_OF(tile_codes, FORM_4K)
+TILES_OF(tile_codes, FORM_8)
+TILES_OF(tile_codes, FORM_8S)
 TILES_OF(tile_float, FORM_F32)
 TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_float, FORM_BF16)
 
 static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile *) = {
-    [FORM_4] = TILE_ROW(tile_4, FORM_4),         [FORM_4M] = TILE_ROW(tile_4, FORM_4M),
-    [FORM_4K] = TILE_ROW(tile_4, FORM_4K),       [FORM_8] = TILE_ROW(tile_8, FORM_8),
-    [FORM_8S] = TILE_ROW(tile_8, FORM_8S),       [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
+    [FORM_4] = TILE_ROW(tile_codes, FORM_4),     [FORM_4M] = TILE_ROW(tile_codes, FORM_4M),
+    [FORM_4K] = TILE_ROW(tile_codes, FORM_4K),   [FORM_8] = TILE_ROW(tile_codes, FORM_8),
+    [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),   [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
     [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
+};
+
+#define FURTHER(FORM)                                                                          \
+    static void further_##FORM(const struct tile *t, uint32_t r, uint32_t panel, float *out) { \
+        further_codes(t, r, panel, out, FORM);                                                 \
+    }
+FURTHER(FORM_4)
+FURTHER(FORM_4M)
+FURTHER(FORM_4K)
+FURTHER(FORM_8)
+FURTHER(FORM_8S)
+
+static void (*const further_table[])(const struct tile *, uint32_t, uint32_t, float *) = {
+    [FORM_4] = further_FORM_4, [FORM_4M] = further_FORM_4M, [FORM_4K] = further_FORM_4K,
+    [FORM_8] = further_FORM_8, [FORM_8S] = further_FORM_8S, [FORM_BF16] = NULL,
 };
 
 static void tile(const struct tile *t) {
     tile_table[t->w->form][(t->panels - 1) * TILE_ROWS + t->rows - 1](t);
+    if (!further_table[t->w->form])
+        return;
+    for (uint32_t i = 0; i < t->rows; i++)
+        for (uint32_t k = 0; t->a->further[t->row + i] && k < t->panels; k++)
+            further_table[t->w->form](t, t->row + i, t->panel + k, t->out + i * t->stride + k * PANEL);
 }
 
 /* BLOCK inputs from i on, normed; beyond the end of the row zeros. */
@@ -255,23 +308,39 @@ INLINE void norm_block(float *x, const float *in, uint32_t i, uint32_t n, const 
         x[j] = i + j >= n ? 0 : norm ? in[i + j] * f * norm[i + j] : in[i + j];
 }
 
+INLINE void block_codes(struct quantised_block *to, const float *x, uint32_t number) {
+    int32_t half[2];
+    to->scale = quantise_block(x, to->q, half);
+    to->minus[0] = -half[0];
+    to->minus[1] = -half[1];
+    to->minus[2] = -(half[0] + half[1]);
+    to->scaled_sum = to->scale * (float)(half[0] + half[1]);
+    to->number = number;
+}
+
 static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
                      float eps) {
-    float f = norm ? norm_factor(in, n, eps) : 1, x[BLOCK];
+    float f = norm ? norm_factor(in, n, eps) : 1, x[BLOCK], scales = 0;
+    struct quantised_block *row = a->block + r * (size_t)a->stride, *further = row + a->blocks;
     for (uint32_t b = 0; b < a->blocks; b++) {
         norm_block(x, in, b * BLOCK, n, norm, f);
         if (a->x)
             memcpy(a->x + r * (size_t)a->padded + b * BLOCK, x, sizeof x);
-        if (!a->block)
-            continue;
-        struct quantised_block *to = &a->block[r * (size_t)a->blocks + b];
-        int32_t half[2];
-        to->scale = quantise_block(x, to->q, half);
-        to->minus[0] = -half[0];
-        to->minus[1] = -half[1];
-        to->minus[2] = -(half[0] + half[1]);
-        to->scaled_sum = to->scale * (float)(half[0] + half[1]);
+        if (a->block) {
+            block_codes(&row[b], x, b);
+            scales += row[b].scale;
+        }
     }
+    float coarse = scales * OUTLIER / (float)a->blocks;
+    for (uint32_t b = 0; a->block && b < a->blocks; b++) {
+        if (!(row[b].scale > coarse) || further == row + a->stride)
+            continue;
+        norm_block(x, in, b * BLOCK, n, norm, f);
+        for (int j = 0; j < BLOCK; j++)
+            x[j] -= row[b].scale * (float)row[b].q[j];
+        block_codes(further++, x, b);
+    }
+    a->further[r] = (uint32_t)(a->block ? further - row - a->blocks : 0);
 }
 
 /* ---- elementwise ---- */
