@@ -28,6 +28,11 @@ static const struct kernels *best_kernels(const char *name, bool *known) {
     return NULL;
 }
 
+const struct kernels *kernels_best(void) {
+    bool known;
+    return best_kernels(NULL, &known);
+}
+
 int chip_open(struct chip **out, const struct chip_options *o, struct error *e) {
     *out = NULL;
     bool known;
@@ -35,8 +40,7 @@ int chip_open(struct chip **out, const struct chip_options *o, struct error *e) 
     if (!known)
         return error_set(
             e, ERR_UNSUPPORTED, "this machine cannot run the kernels \"%s\"; there are auto, reference%s",
-            o->kernels,
-            best_kernels(NULL, &known) ? ", and avx2 or avx512 where the processor has them" : "");
+            o->kernels, kernels_best() ? ", and avx2 or avx512 where the processor has them" : "");
     struct chip *c = calloc(1, sizeof *c);
     if (!c)
         return error_set(e, ERR_NO_MEMORY, "no memory for the chip");

@@ -140,6 +140,7 @@ struct kernels {
 };
 
 extern const struct kernels kernels_avx2, kernels_avx512;
+const struct kernels *kernels_best(void); /* of this machine; NULL: there is only the reference */
 
 struct scratch { /* grows, never shrinks */
     char *p;

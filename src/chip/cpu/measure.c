@@ -14,6 +14,8 @@ enum {
 
 struct measuring {
     struct chip *c;
+    const struct kernels
+        *kernels; /* the table in use; for the reference the best one, since a limit is the machine's */
     const char *stream;
     int what;
     uint64_t rounds;
@@ -56,8 +58,8 @@ static void scalar_peak(uint64_t rounds, double *operations) {
 
 static void peak_work(void *context, uint32_t thread) {
     struct measuring *m = context;
-    if (m->c->fast)
-        m->c->fast->measure(m->what, m->rounds, &m->operations[thread]);
+    if (m->kernels)
+        m->kernels->measure(m->what, m->rounds, &m->operations[thread]);
     else
         scalar_peak(m->rounds, &m->operations[thread]);
 }
@@ -93,7 +95,8 @@ void chip_measure(struct chip *c, struct chip_limits *out) {
         }
         chip_release(c, p, STREAM_BYTES);
     }
-    struct measuring m = {.c = c, .rounds = 6000000, .operations = operations};
+    struct measuring m = {
+        .c = c, .kernels = c->fast ? c->fast : kernels_best(), .rounds = 6000000, .operations = operations};
     out->fp32_gflops = peak(&m, MEASURE_FP32);
     out->bf16_gflops = peak(&m, MEASURE_BF16);
     out->int8_gops = peak(&m, MEASURE_INT8);
