@@ -3,7 +3,6 @@
 #include "model/format.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 #include <strings.h>
 
@@ -71,6 +70,24 @@ static void save_half(uint8_t *p, float x) {
 static int clamp(int x, int low, int high) {
     return x < low ? low : x > high ? high : x;
 }
+
+/* Decode by way of integers. */
+static void decode_by(void (*split)(const void *src, struct format_split *out), const uint8_t *p, float *out,
+                      size_t blocks, size_t bytes, size_t values) {
+    struct format_split s;
+    for (size_t b = 0; b < blocks; b++, p += bytes, out += values) {
+        split(p, &s);
+        for (size_t i = 0; i < values; i++) {
+            float x = (float)s.code[i] * s.scale[i / 16];
+            out[i] = s.has_min ? x + s.min[i / 16] : x;
+        }
+    }
+}
+
+#define DECODE_BY_SPLIT(name, bytes, values)                                \
+    static void decode_##name(const void *src, float *out, size_t blocks) { \
+        decode_by(split_##name, src, out, blocks, bytes, values);           \
+    }
 
 /* ---- plain floats ---- */
 
@@ -166,6 +183,20 @@ Q45(q4_1, 20, false, true)
 Q45(q5_0, 22, true, false)
 Q45(q5_1, 24, true, true)
 
+static void split_q5_1(const void *src, struct format_split *out) {
+    const uint8_t *p = src;
+    uint32_t high = (uint32_t)load16(p + 4) | (uint32_t)load16(p + 6) << 16;
+    out->has_min = true;
+    for (int g = 0; g < 2; g++) {
+        out->scale[g] = load_half(p);
+        out->min[g] = load_half(p + 2);
+    }
+    for (int i = 0; i < 32; i++) {
+        int v = i < 16 ? p[8 + i] & 15 : p[8 + i - 16] >> 4;
+        out->code[i] = (int8_t)(v | (int)(high >> i & 1) << 4);
+    }
+}
+
 static void decode_q8_0(const void *src, float *out, size_t blocks) {
     const uint8_t *p = src;
     for (size_t b = 0; b < blocks; b++, p += 34, out += 32) {
@@ -209,6 +240,14 @@ static void decode_table(const uint8_t *q, const int8_t table[16], float d, floa
     }
 }
 
+static void split_table(const uint8_t *q, const int8_t table[16], float d, int8_t *code, float *scale) {
+    scale[0] = scale[1] = d;
+    for (int i = 0; i < 16; i++) {
+        code[i] = table[q[i] & 15];
+        code[i + 16] = table[q[i] >> 4];
+    }
+}
+
 static void encode_table(const float *src, const int8_t table[16], float d, uint8_t *q) {
     float inverse = d != 0 ? 1 / d : 0;
     for (int i = 0; i < 16; i++)
@@ -242,11 +281,12 @@ static float mxfp4_scale(uint8_t e) {
     return ldexpf(1, (int)e - 128);
 }
 
-static void decode_mxfp4(const void *src, float *out, size_t blocks) {
+static void split_mxfp4(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 17, out += 32)
-        decode_table(p + 1, fp4_values, mxfp4_scale(p[0]), out);
+    out->has_min = false;
+    split_table(p + 1, fp4_values, mxfp4_scale(p[0]), out->code, out->scale);
 }
+DECODE_BY_SPLIT(mxfp4, 17, 32)
 
 static void encode_mxfp4(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -287,20 +327,20 @@ static void pack_scale_min(uint8_t *p, int i, int scale, int min) {
 }
 
 /* d, dmin, scales[12], (Q5_K: fifth bits[32]), nibbles[128]: 64 values share 32 bytes, low nibbles first. */
-static void decode_q45_k(const uint8_t *p, float *out, size_t blocks, bool five) {
-    for (size_t b = 0; b < blocks; b++, p += five ? 176 : 144, out += SUPER) {
-        float d = load_half(p), dmin = load_half(p + 2);
-        const uint8_t *high = p + 16, *q = p + (five ? 48 : 16);
-        for (int g = 0; g < 8; g++) {
-            int scale, min;
-            unpack_scale_min(p + 4, g, &scale, &min);
-            float s = d * (float)scale, m = dmin * (float)min;
-            for (int i = 0; i < 32; i++) {
-                int v = q[g / 2 * 32 + i] >> (g % 2 * 4) & 15;
-                if (five)
-                    v |= (high[i] >> g & 1) << 4;
-                out[g * 32 + i] = s * (float)v - m;
-            }
+static void split_q45_k(const uint8_t *p, struct format_split *out, bool five) {
+    float d = load_half(p), dmin = load_half(p + 2);
+    const uint8_t *high = p + 16, *q = p + (five ? 48 : 16);
+    out->has_min = true;
+    for (int g = 0; g < 8; g++) {
+        int scale, min;
+        unpack_scale_min(p + 4, g, &scale, &min);
+        for (int k = 2 * g; k < 2 * g + 2; k++) {
+            out->scale[k] = d * (float)scale;
+            out->min[k] = -(dmin * (float)min);
+        }
+        for (int i = 0; i < 32; i++) {
+            int v = q[g / 2 * 32 + i] >> (g % 2 * 4) & 15;
+            out->code[g * 32 + i] = (int8_t)(five ? v | (high[i] >> g & 1) << 4 : v);
         }
     }
 }
@@ -340,29 +380,32 @@ static void encode_q45_k(const float *src, uint8_t *p, size_t blocks, bool five)
     }
 }
 
-#define Q45_K(name, five)                                                   \
-    static void decode_##name(const void *src, float *out, size_t blocks) { \
-        decode_q45_k(src, out, blocks, five);                               \
+#define Q45_K(name, bytes, five)                                            \
+    static void split_##name(const void *src, struct format_split *out) {   \
+        split_q45_k(src, out, five);                                        \
     }                                                                       \
+    DECODE_BY_SPLIT(name, bytes, SUPER)                                     \
     static void encode_##name(const float *src, void *out, size_t blocks) { \
         encode_q45_k(src, out, blocks, five);                               \
     }
-Q45_K(q4_k, false)
-Q45_K(q5_k, true)
+Q45_K(q4_k, 144, false)
+Q45_K(q5_k, 176, true)
 
 /* Q6_K: low nibbles[128], two high bits[64], int8 scales[16] (one for 16 values), d. Each half of 128 values keeps four runs of 32. */
-static void decode_q6_k(const void *src, float *out, size_t blocks) {
+static void split_q6_k(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 210, out += SUPER) {
-        float d = load_half(p + 208);
-        for (int i = 0; i < SUPER; i++) {
-            int half = i / 128, run = i % 128 / 32, at = i % 32;
-            int low = p[half * 64 + run % 2 * 32 + at] >> (run / 2 * 4) & 15;
-            int high = p[128 + half * 32 + at] >> (run * 2) & 3;
-            out[i] = d * (float)(int8_t)p[192 + i / 16] * (float)((low | high << 4) - 32);
-        }
+    float d = load_half(p + 208);
+    out->has_min = false;
+    for (int g = 0; g < 16; g++)
+        out->scale[g] = d * (float)(int8_t)p[192 + g];
+    for (int i = 0; i < SUPER; i++) {
+        int half = i / 128, run = i % 128 / 32, at = i % 32;
+        int low = p[half * 64 + run % 2 * 32 + at] >> (run / 2 * 4) & 15;
+        int high = p[128 + half * 32 + at] >> (run * 2) & 3;
+        out->code[i] = (int8_t)((low | high << 4) - 32);
     }
 }
+DECODE_BY_SPLIT(q6_k, 210, SUPER)
 
 static void encode_q6_k(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -386,16 +429,18 @@ static void encode_q6_k(const float *src, void *to, size_t blocks) {
 }
 
 /* Q2_K: 4-bit scale and minimum in a byte for each 16 values[16], two-bit values[64], d, dmin. */
-static void decode_q2_k(const void *src, float *out, size_t blocks) {
+static void split_q2_k(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 84, out += SUPER) {
-        float d = load_half(p + 80), dmin = load_half(p + 82);
-        for (int i = 0; i < SUPER; i++) {
-            int v = p[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-            out[i] = d * (float)(p[i / 16] & 15) * (float)v - dmin * (float)(p[i / 16] >> 4);
-        }
+    float d = load_half(p + 80), dmin = load_half(p + 82);
+    out->has_min = true;
+    for (int g = 0; g < 16; g++) {
+        out->scale[g] = d * (float)(p[g] & 15);
+        out->min[g] = -(dmin * (float)(p[g] >> 4));
     }
+    for (int i = 0; i < SUPER; i++)
+        out->code[i] = (int8_t)(p[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3);
 }
+DECODE_BY_SPLIT(q2_k, 84, SUPER)
 
 static void encode_q2_k(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -433,17 +478,18 @@ static int q3_k_scale(const uint8_t *p, int g) {
     return (low | (p[8 + g % 4] >> (g / 4 * 2) & 3) << 4) - 32;
 }
 
-static void decode_q3_k(const void *src, float *out, size_t blocks) {
+static void split_q3_k(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 110, out += SUPER) {
-        float d = load_half(p + 108);
-        for (int i = 0; i < SUPER; i++) {
-            int v = p[32 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-            v -= p[i % 32] >> (i / 32) & 1 ? 0 : 4;
-            out[i] = d * (float)q3_k_scale(p + 96, i / 16) * (float)v;
-        }
+    float d = load_half(p + 108);
+    out->has_min = false;
+    for (int g = 0; g < 16; g++)
+        out->scale[g] = d * (float)q3_k_scale(p + 96, g);
+    for (int i = 0; i < SUPER; i++) {
+        int v = p[32 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+        out->code[i] = (int8_t)(v - (p[i % 32] >> (i / 32) & 1 ? 0 : 4));
     }
 }
+DECODE_BY_SPLIT(q3_k, 110, SUPER)
 
 static void encode_q3_k(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -469,17 +515,17 @@ static void encode_q3_k(const float *src, void *to, size_t blocks) {
 }
 
 /* IQ4_XS: d, two high bits of eight scales (16 bits), low nibbles of them[4], nibbles[128] that index IQ4_NL's table. */
-static void decode_iq4_xs(const void *src, float *out, size_t blocks) {
+static void split_iq4_xs(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 136, out += SUPER) {
-        float d = load_half(p);
-        uint32_t high = load16(p + 2);
-        for (int g = 0; g < 8; g++) {
-            int s = (p[4 + g / 2] >> (g % 2 * 4) & 15) | (int)(high >> (2 * g) & 3) << 4;
-            decode_table(p + 8 + 16 * g, iq4_values, d * (float)(s - 32), out + 32 * g);
-        }
+    float d = load_half(p);
+    uint32_t high = load16(p + 2);
+    out->has_min = false;
+    for (int g = 0; g < 8; g++) {
+        int s = (p[4 + g / 2] >> (g % 2 * 4) & 15) | (int)(high >> (2 * g) & 3) << 4;
+        split_table(p + 8 + 16 * g, iq4_values, d * (float)(s - 32), out->code + 32 * g, out->scale + 2 * g);
     }
 }
+DECODE_BY_SPLIT(iq4_xs, 136, SUPER)
 
 static void encode_iq4_xs(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -506,16 +552,16 @@ static const struct format formats[] = {
     {"Q4_0", FORMAT_Q4_0, 32, 18, decode_q4_0, encode_q4_0},
     {"Q4_1", FORMAT_Q4_1, 32, 20, decode_q4_1, encode_q4_1},
     {"Q5_0", FORMAT_Q5_0, 32, 22, decode_q5_0, encode_q5_0},
-    {"Q5_1", FORMAT_Q5_1, 32, 24, decode_q5_1, encode_q5_1},
+    {"Q5_1", FORMAT_Q5_1, 32, 24, decode_q5_1, encode_q5_1, split_q5_1},
     {"Q8_0", FORMAT_Q8_0, 32, 34, decode_q8_0, encode_q8_0},
-    {"Q2_K", FORMAT_Q2_K, SUPER, 84, decode_q2_k, encode_q2_k},
-    {"Q3_K", FORMAT_Q3_K, SUPER, 110, decode_q3_k, encode_q3_k},
+    {"Q2_K", FORMAT_Q2_K, SUPER, 84, decode_q2_k, encode_q2_k, split_q2_k},
+    {"Q3_K", FORMAT_Q3_K, SUPER, 110, decode_q3_k, encode_q3_k, split_q3_k},
     {"Q4_K", FORMAT_Q4_K, SUPER, 144, decode_q4_k, encode_q4_k},
-    {"Q5_K", FORMAT_Q5_K, SUPER, 176, decode_q5_k, encode_q5_k},
-    {"Q6_K", FORMAT_Q6_K, SUPER, 210, decode_q6_k, encode_q6_k},
+    {"Q5_K", FORMAT_Q5_K, SUPER, 176, decode_q5_k, encode_q5_k, split_q5_k},
+    {"Q6_K", FORMAT_Q6_K, SUPER, 210, decode_q6_k, encode_q6_k, split_q6_k},
     {"IQ4_NL", FORMAT_IQ4_NL, 32, 18, decode_iq4_nl, encode_iq4_nl},
-    {"IQ4_XS", FORMAT_IQ4_XS, SUPER, 136, decode_iq4_xs, encode_iq4_xs},
-    {"MXFP4", FORMAT_MXFP4, 32, 17, decode_mxfp4, encode_mxfp4},
+    {"IQ4_XS", FORMAT_IQ4_XS, SUPER, 136, decode_iq4_xs, encode_iq4_xs, split_iq4_xs},
+    {"MXFP4", FORMAT_MXFP4, 32, 17, decode_mxfp4, encode_mxfp4, split_mxfp4},
 };
 
 const struct format *format_by_id(uint32_t id) {

@@ -4,6 +4,7 @@
 #ifndef MODEL_FORMAT_H
 #define MODEL_FORMAT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,13 @@ enum format_id {
     FORMAT_MXFP4 = 39
 };
 
+/* One block of a format of integers: value i is code[i] * scale[i / 16] (+ min[i / 16] where has_min), rounded as decode rounds. */
+struct format_split {
+    int8_t code[256];
+    float scale[16], min[16];
+    bool has_min;
+};
+
 struct format {
     const char *name; /* "Q4_K", as people write it */
     uint32_t id;      /* enum format_id */
@@ -36,6 +44,8 @@ struct format {
     void (*decode)(const void *src, float *out, size_t blocks);
     /* The inverse, for tools and tests: plain rounding, no search for better scales. NULL where nobody needs it. */
     void (*encode)(const float *src, void *out, size_t blocks);
+    /* One block as integers, for kernels that compute with them; NULL where they know the format's own layout, and for floats. */
+    void (*split)(const void *src, struct format_split *out);
 };
 
 const struct format *format_by_id(uint32_t id);        /* NULL when unknown */

@@ -20,9 +20,11 @@ enum form {
     FORM_4,    /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0 */
     FORM_4M,   /* f16 scale[16], f16 min[16], 256: code * scale + min                    Q4_1 */
     FORM_4K, /* every 8 blocks f16 d[16], f16 dmin[16]; u8 s[16], u8 m[16], 256: code * d * s - dmin * m   Q4_K */
-    FORM_8,   /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
-    FORM_8S,  /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q6_K */
-    FORM_F32, /* f32 [32][16]: inputs by outputs             F32, and decoded: all formats not named */
+    FORM_8,  /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
+    FORM_8M, /* f32 scale[16], f32 min[16], 512: (code - 128) * scale + min            Q5_1, Q5_K */
+    FORM_8S, /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q3_K, Q6_K, IQ4_XS, MXFP4 */
+    FORM_8SM, /* twice f32 scale[16], f32 min[16], 256: the same + min                   Q2_K */
+    FORM_F32, /* f32 [32][16]: inputs by outputs             F32, and decoded: any format not named */
     FORM_F16,
     FORM_BF16
 };
@@ -38,8 +40,11 @@ static inline size_t form_block_bytes(enum form f) {
         return 320;
     case FORM_8:
         return 544;
+    case FORM_8M:
     case FORM_8S:
         return 640;
+    case FORM_8SM:
+        return 768;
     case FORM_F32:
         return 2048;
     case FORM_F16:

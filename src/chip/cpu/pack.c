@@ -27,8 +27,16 @@ enum form form_of(const struct format *f) {
         return FORM_BF16;
     case FORMAT_F32:
         return FORM_F32;
+    case FORMAT_Q5_1:
+    case FORMAT_Q5_K:
+        return FORM_8M;
+    case FORMAT_Q3_K:
     case FORMAT_Q6_K:
+    case FORMAT_IQ4_XS:
+    case FORMAT_MXFP4:
         return FORM_8S;
+    case FORMAT_Q2_K:
+        return FORM_8SM;
     default:
         return FORM_F32; /* decoded: exact, though wider than the file */
     }
@@ -124,19 +132,21 @@ static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col
     }
 }
 
-/* Q6_K: 16 scales of 16 values; low halves in ql, high pairs of bits in qh, per 128 values. */
-static void pack_6k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
-    for (uint32_t s = 0; s < m->inputs / 256; s++, row += 210) {
-        float d = format_f16_to_f32(f16_at(row + 208));
-        for (uint32_t j = 0; j < 16; j++, out += 320) {
-            put_f32(out, col, d * (int8_t)row[192 + j]);
-            uint8_t code[16];
-            for (uint32_t i = 0; i < 16; i++) {
-                uint32_t k = (j * 16 + i) % 128, half = j / 8;
-                uint8_t low = row[half * 64 + k % 64], high = row[128 + half * 32 + k % 32];
-                code[i] = (uint8_t)(((k < 64 ? low & 15 : low >> 4) | (high >> (k / 32 * 2) & 3) << 4) + 96);
-            }
-            put_8(out + 64, col, code, 16);
+/* Any format of integers, with its scales (and minimums) as f32: one for each 32 inputs or, in halves, for each 16. */
+static void pack_split(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
+    struct format_split s;
+    uint32_t group = m->form == FORM_8M ? BLOCK : BLOCK / 2, values = m->format->values;
+    size_t head = m->form == FORM_8S ? 64 : 128;
+    for (uint32_t k = 0; k < m->inputs; k += values, row += m->format->bytes) {
+        m->format->split(row, &s);
+        for (uint32_t i = 0; i < values; i += group, out += head + group * PANEL) {
+            uint8_t code[BLOCK];
+            put_f32(out, col, s.scale[i / 16]);
+            if (head == 128)
+                put_f32(out + 64, col, s.min[i / 16]);
+            for (uint32_t j = 0; j < group; j++)
+                code[j] = (uint8_t)(s.code[i + j] + 128);
+            put_8(out + head, col, code, group);
         }
     }
 }
@@ -171,8 +181,10 @@ int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out) {
         case FORM_8:
             pack_8(m, row, col, out);
             break;
+        case FORM_8M:
         case FORM_8S:
-            pack_6k(m, row, col, out);
+        case FORM_8SM:
+            pack_split(m, row, col, out);
             break;
         default:
             pack_float(m, row, col, out);

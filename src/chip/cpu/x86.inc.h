@@ -115,11 +115,14 @@ INLINE void super_4(const uint8_t *p, const size_t next, const int np, VF *d, VF
     }
 }
 
-/* 8-bit forms: one f16 scale for 32 inputs, or an f32 scale for 16. */
+/* 8-bit forms: one scale (and minimum) for 32 inputs, or in halves for 16; f16 in FORM_8, else f32. */
 INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
                     const int nr, const int np, const enum form form, VF acc[TILE_ROWS][NV_MOST]) {
-    const int nv = np * VPP, halves = form == FORM_8S ? 2 : 1, head = form == FORM_8S ? 64 : 32,
-              groups = 8 / halves;
+    const bool has_min = form == FORM_8M || form == FORM_8SM;
+    const int nv = np * VPP, halves = form == FORM_8S || form == FORM_8SM ? 2 : 1, groups = 8 / halves,
+              head = form == FORM_8 ? 32
+                     : has_min      ? 128
+                                    : 64;
     for (int h = 0; h < halves; h++, p += head + groups * 64) {
         VI sum[TILE_ROWS][NV_MOST];
         UNROLL
@@ -141,19 +144,24 @@ INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, 
                     sum[i][v] = DOT_8(sum[i][v], w[v], q);
             }
         }
-        VF scale[NV_MOST];
+        VF scale[NV_MOST], min[NV_MOST];
         UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *s = p + v / VPP * next;
-            scale[v] = halves == 2 ? v_loadu((const float *)(const void *)s + v % VPP * VW)
-                                   : v_f16(s + v % VPP * VW * 2);
+            const float *f = (const float *)(const void *)s + v % VPP * VW;
+            scale[v] = form == FORM_8 ? v_f16(s + v % VPP * VW * 2) : v_loadu(f);
+            min[v] = has_min ? v_loadu(f + PANEL) : v_zero();
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
             VF as = v_set(row[i]->scale);
+            VF am = v_set(halves == 1 ? row[i]->scaled_sum : row[i]->scale * -(float)row[i]->minus[h]);
             UNROLL
-            for (int v = 0; v < nv; v++)
+            for (int v = 0; v < nv; v++) {
                 acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
+                if (has_min)
+                    acc[i][v] = v_fma(min[v], am, acc[i][v]);
+            }
         }
     }
 }
@@ -181,7 +189,7 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
             super_4(p, next, np, d, dmin);
         }
         tile_prefetch(t, p, nr, np, step);
-        if (form == FORM_8 || form == FORM_8S)
+        if (form >= FORM_8 && form <= FORM_8SM)
             block_8(row, p, next, nr, np, form, acc);
         else
             block_4(row, p, next, nr, np, form, d, dmin, acc);
@@ -207,7 +215,7 @@ INLINE void further_codes(const struct tile *t, uint32_t r, uint32_t panel, floa
         const uint8_t *p = block_at(t, panel, at->number, form);
         if (form == FORM_4K)
             super_4(p - at->number % 8 * form_block_bytes(form), 0, 1, d, dmin);
-        if (form == FORM_8 || form == FORM_8S)
+        if (form >= FORM_8 && form <= FORM_8SM)
             block_8(&at, p, 0, 1, 1, form, acc);
         else
             block_4(&at, p, 0, 1, 1, form, d, dmin, acc);
@@ -259,7 +267,9 @@ TILES_OF(tile_codes, FORM_4)
 TILES_OF(tile_codes, FORM_4M)
 TILES_OF(tile_codes, FORM_4K)
 TILES_OF(tile_codes, FORM_8)
+TILES_OF(tile_codes, FORM_8M)
 TILES_OF(tile_codes, FORM_8S)
+TILES_OF(tile_codes, FORM_8SM)
 TILES_OF(tile_float, FORM_F32)
 TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_float, FORM_BF16)
@@ -267,7 +277,8 @@ TILES_OF(tile_float, FORM_BF16)
 static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile *) = {
     [FORM_4] = TILE_ROW(tile_codes, FORM_4),     [FORM_4M] = TILE_ROW(tile_codes, FORM_4M),
     [FORM_4K] = TILE_ROW(tile_codes, FORM_4K),   [FORM_8] = TILE_ROW(tile_codes, FORM_8),
-    [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),   [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
+    [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),   [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),
+    [FORM_8SM] = TILE_ROW(tile_codes, FORM_8SM), [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
     [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
 };
 
@@ -279,11 +290,14 @@ FURTHER(FORM_4)
 FURTHER(FORM_4M)
 FURTHER(FORM_4K)
 FURTHER(FORM_8)
+FURTHER(FORM_8M)
 FURTHER(FORM_8S)
+FURTHER(FORM_8SM)
 
 static void (*const further_table[])(const struct tile *, uint32_t, uint32_t, float *) = {
-    [FORM_4] = further_FORM_4, [FORM_4M] = further_FORM_4M, [FORM_4K] = further_FORM_4K,
-    [FORM_8] = further_FORM_8, [FORM_8S] = further_FORM_8S, [FORM_BF16] = NULL,
+    [FORM_4] = further_FORM_4,     [FORM_4M] = further_FORM_4M, [FORM_4K] = further_FORM_4K,
+    [FORM_8] = further_FORM_8,     [FORM_8M] = further_FORM_8M, [FORM_8S] = further_FORM_8S,
+    [FORM_8SM] = further_FORM_8SM, [FORM_BF16] = NULL,
 };
 
 static void tile(const struct tile *t) {
