@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                      ask.prompts <= ASK_MAX_PROMPTS && ask.stops <= ASK_MAX_STOPS &&
                      ask.sampling.biases <= ASK_MAX_BIASES && ask.top_logprobs <= ASK_MAX_LOGPROBS &&
                      ask.model.n > 0 && ask.sampling.temperature >= 0 && ask.sampling.top_p > 0 &&
-                     (ask.chat || ask.max_tokens > 0);
+                     (ask.chat || ask.max_tokens > 0 || ask.echo);
         for (size_t i = 0; i < ask.sampling.biases; i++)
             right = right && ask.sampling.bias[i].id >= 0;
         if (!right)

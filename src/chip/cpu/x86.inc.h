@@ -332,29 +332,35 @@ INLINE void block_codes(struct quantised_block *to, const float *x, uint32_t num
     to->number = number;
 }
 
-static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
-                     float eps) {
-    float f = norm ? norm_factor(in, n, eps) : 1, x[BLOCK], scales = 0;
-    struct quantised_block *row = a->block + r * (size_t)a->stride, *further = row + a->blocks;
+/* A row's blocks, and those that a second one follows at the end; how many do. */
+static uint32_t row_codes(const struct quantised *a, uint32_t r, const float *in, uint32_t n,
+                          const float *norm, float f) {
+    struct quantised_block *row = a->block + r * (size_t)a->stride;
+    float x[BLOCK], scales = 0;
     for (uint32_t b = 0; b < a->blocks; b++) {
         norm_block(x, in, b * BLOCK, n, norm, f);
-        if (a->x)
-            memcpy(a->x + r * (size_t)a->padded + b * BLOCK, x, sizeof x);
-        if (a->block) {
-            block_codes(&row[b], x, b);
-            scales += row[b].scale;
-        }
+        block_codes(&row[b], x, b);
+        scales += row[b].scale;
     }
     float coarse = scales * OUTLIER / (float)a->blocks;
-    for (uint32_t b = 0; a->block && b < a->blocks; b++) {
-        if (!(row[b].scale > coarse) || further == row + a->stride)
+    uint32_t end = a->blocks;
+    for (uint32_t b = 0; b < a->blocks && end < a->stride; b++) {
+        if (!(row[b].scale > coarse))
             continue;
         norm_block(x, in, b * BLOCK, n, norm, f);
         for (int j = 0; j < BLOCK; j++)
             x[j] -= row[b].scale * (float)row[b].q[j];
-        block_codes(further++, x, b);
+        block_codes(&row[end++], x, b);
     }
-    a->further[r] = (uint32_t)(a->block ? further - row - a->blocks : 0);
+    return end - a->blocks;
+}
+
+static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
+                     float eps) {
+    float f = norm ? norm_factor(in, n, eps) : 1;
+    for (uint32_t b = 0; a->x && b < a->blocks; b++)
+        norm_block(a->x + r * (size_t)a->padded + b * BLOCK, in, b * BLOCK, n, norm, f);
+    a->further[r] = a->block ? row_codes(a, r, in, n, norm, f) : 0;
 }
 
 /* ---- elementwise ---- */
