@@ -66,8 +66,8 @@ static void multiply(const struct product *p, const struct chip_matrix *m, uint3
     const struct kernels *k = p->c->fast;
     uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2;
     struct tile t = {
-        .a = p->a, .w = m, .row = first, .rows = 1, .panels = 1, .stride = COLUMNS, .ahead = AHEAD_BYTES};
-    if (rows == 1) { /* one stream of bytes in the order of memory */
+        .a = p->a, .w = m, .row = first, .rows = rows, .panels = 1, .stride = COLUMNS, .ahead = AHEAD_BYTES};
+    if (rows <= 2) { /* they wait for memory: one stream of bytes in its order */
         for (uint32_t i = 0; i < panels; i++) {
             t.panel = panel + i;
             t.out = out + i * PANEL;

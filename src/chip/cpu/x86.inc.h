@@ -29,16 +29,15 @@ INLINE void tile_store(const struct tile *t, const int nr, const int nv, VF acc[
         v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
 }
 
-/* The weights at p are about to be used, `bytes` of each panel: ask for those `ahead` of them. A single row streams and wants them in the nearest cache;
- * more rows ask for the next panels long before they need them. */
-INLINE void tile_prefetch(const struct tile *t, const uint8_t *p, const int nr, const int np,
-                          const int bytes) {
+/* The weights at p are about to be used, `bytes` of each panel: ask for those `ahead` of them. A single panel is streamed and wanted in the nearest
+ * cache; two are asked for long before they are needed. */
+INLINE void tile_prefetch(const struct tile *t, const uint8_t *p, const int np, const int bytes) {
     UNROLL
     for (int i = 0; i < np; i++)
         UNROLL
     for (int j = 0; j < bytes; j += 64) {
         const char *at = (const char *)p + t->ahead + i * t->w->panel_bytes + j;
-        if (nr == 1)
+        if (np == 1)
             _mm_prefetch(at, _MM_HINT_T0);
         else
             _mm_prefetch(at, _MM_HINT_T1);
@@ -188,7 +187,7 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
             p += b ? SUPER_BYTES : 0;
             super_4(p, next, np, d, dmin);
         }
-        tile_prefetch(t, p, nr, np, step);
+        tile_prefetch(t, p, np, step);
         if (form >= FORM_8 && form <= FORM_8SM)
             block_8(row, p, next, nr, np, form, acc);
         else
@@ -547,19 +546,19 @@ static void mix(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint
 /* ---- peaks ---- */
 
 /* Twelve independent chains of one operation; the empty asm keeps the compiler from doing them in its head. */
-#define PEAK_LOOP(T, START, STEP)                      \
-    do {                                               \
-        T s[12];                                       \
-        UNROLL                                         \
-        for (int i = 0; i < 12; i++)                   \
-            s[i] = START;                              \
-        for (uint64_t n = 0; n < rounds; n++) {        \
-            UNROLL                                     \
-            for (int i = 0; i < 12; i++) {             \
-                s[i] = STEP;                           \
-                __asm__ volatile("" : "+" VREG(s[i])); \
-            }                                          \
-        }                                              \
+#define PEAK_LOOP(T, START, STEP)                                   \
+    do {                                                            \
+        T s[12];                                                    \
+        UNROLL                                                      \
+        for (int i = 0; i < 12; i++)                                \
+            s[i] = START;                                           \
+        for (uint64_t n = 0; n < rounds; n++) {                     \
+            UNROLL                                                  \
+            for (int i = 0; i < 12; i++) {                          \
+                s[i] = STEP;                                        \
+                __asm__ volatile("" : "+" VREG(s[i]), "+" VREG(y)); \
+            }                                                       \
+        }                                                           \
     } while (0)
 
 /* *operations says how many were done (a multiply-add is two). */
