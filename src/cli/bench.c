@@ -5,11 +5,19 @@
 
 #include "base/clock.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PREFILL = 512, MOST_SEQUENCES = 32, CONTEXT = 128, REPEATS = 7, PATIENCE = 5 /* seconds */ };
+enum {
+    PREFILL = 512,
+    MOST_SEQUENCES = 32,
+    CONTEXT = 128,
+    REPEATS = 7,
+    PATIENCE = 5 /* seconds */,
+    SAMPLES = 8
+};
 
 struct speed {
     uint32_t rows; /* tokens of a prompt, or sequences */
@@ -21,7 +29,8 @@ struct bench {
     struct chip *chip;
     struct model *model;
     struct forward *forward;
-    struct chip_limits limits;
+    struct chip_limits limits, seen[SAMPLES];
+    int samples;
     double layer_weights, head_weights; /* values */
     double kv_token_bytes;
     uint32_t page[MOST_SEQUENCES][PREFILL / KV_PAGE_TOKENS];
@@ -33,18 +42,29 @@ static const uint32_t sequences[6] = {1, 2, 4, 8, 16, 32};
 
 /* ---- measuring ---- */
 
-static void measure_limits(struct bench *b) {
-    struct chip_limits now;
-    chip_measure(b->chip, &now);
-    double *best = &b->limits.read_gbs;
-    const double *seen = &now.read_gbs;
-    for (int i = 0; i < 4; i++) /* what the machine was seen to do, it can do */
-        best[i] = seen[i] > best[i] ? seen[i] : best[i];
-}
-
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+/* Between the speeds, since what neighbours leave of a machine changes from second to second. */
+static void measure_limits(struct bench *b) {
+    chip_measure(b->chip, &b->seen[b->samples++]);
+}
+
+static double median_of(const struct bench *b, size_t field) {
+    double value[SAMPLES];
+    for (int i = 0; i < b->samples; i++)
+        memcpy(&value[i], (const char *)&b->seen[i] + field, sizeof *value);
+    qsort(value, (size_t)b->samples, sizeof *value, by_value);
+    return value[b->samples / 2];
+}
+
+static void find_limits(struct bench *b) {
+    b->limits.read_gbs = median_of(b, offsetof(struct chip_limits, read_gbs));
+    b->limits.int8_gops = median_of(b, offsetof(struct chip_limits, int8_gops));
+    b->limits.bf16_gflops = median_of(b, offsetof(struct chip_limits, bf16_gflops));
+    b->limits.fp32_gflops = median_of(b, offsetof(struct chip_limits, fp32_gflops));
 }
 
 /* Of REPEATS measurements, or of as many as PATIENCE allows: the reference kernels take seconds for one. */
@@ -207,9 +227,11 @@ int cmd_bench(int argc, char **argv) {
         measure_prefill(b);
         for (int i = 0; i < 6; i++) {
             fprintf(stderr, "decode, %u sequences ...\n", sequences[i]);
+            measure_limits(b);
             measure_decode(b, &b->decode[i], sequences[i]);
         }
         measure_limits(b);
+        find_limits(b);
         find_shares(b);
         (as_json ? print_json : print_table)(b);
     }
