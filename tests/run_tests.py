@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs every test and ends with one line: N passed, N failed, N skipped. Started by ./run test, which has set up what is needed.
 
-Stages: the order of includes, formatting, clang-tidy, the man page and documents; all tests on the release build (gcc); the C tests under
-address+undefined sanitizers (clang) and under the thread sanitizer (gcc); every fuzz target for a stated number of executions.
+Stages: the order of includes, formatting, clang-tidy, the man page and documents; all tests on the release build (gcc); the C tests and
+the API's under address+undefined sanitizers (clang), the C tests under the thread sanitizer (gcc); every fuzz target for a stated number of executions.
 Only the first failure of a stage stops that stage; the other stages run all the same."""
 import hashlib
 import os
@@ -19,7 +19,7 @@ JOBS = str(os.cpu_count() or 1)
 BUILDS = {
     "build": ("gcc", ["--buildtype=release"], []),
     "build-asan": ("clang", ["--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"],
-                   ["unit", "kernels", "fuzz"]),
+                   ["unit", "kernels", "sanitized"]),
     "build-tsan": ("gcc", ["--buildtype=debugoptimized", "-Db_sanitize=thread"], ["unit", "kernels"]),
 }
 FUZZ_BUILD = ("clang", ["--buildtype=debugoptimized", "-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"])
