@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +28,10 @@ struct bench {
     struct chip *chip;
     struct model *model;
     struct forward *forward;
-    struct chip_limits limits, seen[SAMPLES];
+    struct chip_limits limits;
+    struct {
+        double read[SAMPLES], int8[SAMPLES], bf16[SAMPLES], fp32[SAMPLES];
+    } seen;
     int samples;
     double layer_weights, head_weights; /* values */
     double kv_token_bytes;
@@ -47,24 +49,27 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Between the speeds, since what neighbours leave of a machine changes from second to second. */
-static void measure_limits(struct bench *b) {
-    chip_measure(b->chip, &b->seen[b->samples++]);
+/* Sorts them. */
+static double median(double *value, int n) {
+    qsort(value, (size_t)n, sizeof *value, by_value);
+    return value[n / 2];
 }
 
-static double median_of(const struct bench *b, size_t field) {
-    double value[SAMPLES];
-    for (int i = 0; i < b->samples; i++)
-        memcpy(&value[i], (const char *)&b->seen[i] + field, sizeof *value);
-    qsort(value, (size_t)b->samples, sizeof *value, by_value);
-    return value[b->samples / 2];
+/* Between the speeds, since what neighbours leave of a machine changes from second to second. */
+static void measure_limits(struct bench *b) {
+    struct chip_limits now;
+    chip_measure(b->chip, &now);
+    b->seen.read[b->samples] = now.read_gbs;
+    b->seen.int8[b->samples] = now.int8_gops;
+    b->seen.bf16[b->samples] = now.bf16_gflops;
+    b->seen.fp32[b->samples++] = now.fp32_gflops;
 }
 
 static void find_limits(struct bench *b) {
-    b->limits.read_gbs = median_of(b, offsetof(struct chip_limits, read_gbs));
-    b->limits.int8_gops = median_of(b, offsetof(struct chip_limits, int8_gops));
-    b->limits.bf16_gflops = median_of(b, offsetof(struct chip_limits, bf16_gflops));
-    b->limits.fp32_gflops = median_of(b, offsetof(struct chip_limits, fp32_gflops));
+    b->limits = (struct chip_limits){.read_gbs = median(b->seen.read, b->samples),
+                                     .int8_gops = median(b->seen.int8, b->samples),
+                                     .bf16_gflops = median(b->seen.bf16, b->samples),
+                                     .fp32_gflops = median(b->seen.fp32, b->samples)};
 }
 
 /* Of REPEATS measurements, or of as many as PATIENCE allows: the reference kernels take seconds for one. */
@@ -79,8 +84,7 @@ static double median_seconds(struct bench *b, uint32_t rows, int steps) {
         all += took;
         seconds[n++] = took / steps;
     }
-    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
-    return seconds[n / 2];
+    return median(seconds, n);
 }
 
 static struct forward_row make_row(const struct bench *b, uint32_t i, uint32_t position, uint32_t sequence,

@@ -129,19 +129,20 @@ static void encode_bf16(const float *src, void *out, size_t blocks) {
 /* ---- blocks of 32 ---- */
 
 /* Q4_0: f16 scale; low nibbles are values 0..15, high nibbles 16..31; value = d (q - 8). Q4_1: scale, minimum; value = d q + m.
- * Q5_0, Q5_1: 32 fifth bits after the scale (and minimum). One decoder serves the four. */
-static void decode_q45(const uint8_t *p, float *out, size_t blocks, size_t bytes, bool five, bool has_min) {
-    for (size_t b = 0; b < blocks; b++, p += bytes, out += 32) {
-        float d = load_half(p), m = has_min ? load_half(p + 2) : 0;
-        const uint8_t *rest = p + (has_min ? 4 : 2);
-        uint32_t high = five ? (uint32_t)load16(rest) | (uint32_t)load16(rest + 2) << 16 : 0;
-        const uint8_t *q = rest + (five ? 4 : 0);
-        int offset = has_min ? 0 : five ? 16 : 8;
-        for (int i = 0; i < 32; i++) {
-            int v = i < 16 ? q[i] & 15 : q[i - 16] >> 4;
-            v |= (int)(high >> i & 1) << 4;
-            out[i] = (float)(v - offset) * d + m;
-        }
+ * Q5_0, Q5_1: 32 fifth bits after the scale (and minimum). One splitter serves the four. */
+static void split_q45(const uint8_t *p, struct format_split *out, bool five, bool has_min) {
+    const uint8_t *rest = p + (has_min ? 4 : 2);
+    uint32_t high = five ? (uint32_t)load16(rest) | (uint32_t)load16(rest + 2) << 16 : 0;
+    const uint8_t *q = rest + (five ? 4 : 0);
+    int offset = has_min ? 0 : five ? 16 : 8;
+    out->has_min = true; /* where there is none, 0 is added all the same */
+    for (int g = 0; g < 2; g++) {
+        out->scale[g] = load_half(p);
+        out->min[g] = has_min ? load_half(p + 2) : 0;
+    }
+    for (int i = 0; i < 32; i++) {
+        int v = i < 16 ? q[i] & 15 : q[i - 16] >> 4;
+        out->code[i] = (int8_t)((v | (int)(high >> i & 1) << 4) - offset);
     }
 }
 
@@ -172,9 +173,10 @@ static void encode_q45(const float *src, uint8_t *p, size_t blocks, size_t bytes
 }
 
 #define Q45(name, bytes, five, has_min)                                     \
-    static void decode_##name(const void *src, float *out, size_t blocks) { \
-        decode_q45(src, out, blocks, bytes, five, has_min);                 \
+    static void split_##name(const void *src, struct format_split *out) {   \
+        split_q45(src, out, five, has_min);                                 \
     }                                                                       \
+    DECODE_BY_SPLIT(name, bytes, 32)                                        \
     static void encode_##name(const float *src, void *out, size_t blocks) { \
         encode_q45(src, out, blocks, bytes, five, has_min);                 \
     }
@@ -183,28 +185,13 @@ Q45(q4_1, 20, false, true)
 Q45(q5_0, 22, true, false)
 Q45(q5_1, 24, true, true)
 
-static void split_q5_1(const void *src, struct format_split *out) {
+static void split_q8_0(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    uint32_t high = (uint32_t)load16(p + 4) | (uint32_t)load16(p + 6) << 16;
-    out->has_min = true;
-    for (int g = 0; g < 2; g++) {
-        out->scale[g] = load_half(p);
-        out->min[g] = load_half(p + 2);
-    }
-    for (int i = 0; i < 32; i++) {
-        int v = i < 16 ? p[8 + i] & 15 : p[8 + i - 16] >> 4;
-        out->code[i] = (int8_t)(v | (int)(high >> i & 1) << 4);
-    }
+    out->has_min = false;
+    out->scale[0] = out->scale[1] = load_half(p);
+    memcpy(out->code, p + 2, 32);
 }
-
-static void decode_q8_0(const void *src, float *out, size_t blocks) {
-    const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 34, out += 32) {
-        float d = load_half(p);
-        for (int i = 0; i < 32; i++)
-            out[i] = (float)(int8_t)p[2 + i] * d;
-    }
-}
+DECODE_BY_SPLIT(q8_0, 34, 32)
 
 static void encode_q8_0(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -233,13 +220,6 @@ static int nearest(const int8_t table[16], float x) {
 }
 
 /* 32 nibbles that index a table, low nibbles first. */
-static void decode_table(const uint8_t *q, const int8_t table[16], float d, float *out) {
-    for (int i = 0; i < 16; i++) {
-        out[i] = d * (float)table[q[i] & 15];
-        out[i + 16] = d * (float)table[q[i] >> 4];
-    }
-}
-
 static void split_table(const uint8_t *q, const int8_t table[16], float d, int8_t *code, float *scale) {
     scale[0] = scale[1] = d;
     for (int i = 0; i < 16; i++) {
@@ -261,11 +241,12 @@ static float largest_of(const float *x, int n) {
     return best;
 }
 
-static void decode_iq4_nl(const void *src, float *out, size_t blocks) {
+static void split_iq4_nl(const void *src, struct format_split *out) {
     const uint8_t *p = src;
-    for (size_t b = 0; b < blocks; b++, p += 18, out += 32)
-        decode_table(p + 2, iq4_values, load_half(p), out);
+    out->has_min = false;
+    split_table(p + 2, iq4_values, load_half(p), out->code, out->scale);
 }
+DECODE_BY_SPLIT(iq4_nl, 18, 32)
 
 static void encode_iq4_nl(const float *src, void *to, size_t blocks) {
     uint8_t *p = to;
@@ -549,17 +530,17 @@ static const struct format formats[] = {
     {"F32", FORMAT_F32, 1, 4, decode_f32, encode_f32},
     {"F16", FORMAT_F16, 1, 2, decode_f16, encode_f16},
     {"BF16", FORMAT_BF16, 1, 2, decode_bf16, encode_bf16},
-    {"Q4_0", FORMAT_Q4_0, 32, 18, decode_q4_0, encode_q4_0},
-    {"Q4_1", FORMAT_Q4_1, 32, 20, decode_q4_1, encode_q4_1},
-    {"Q5_0", FORMAT_Q5_0, 32, 22, decode_q5_0, encode_q5_0},
+    {"Q4_0", FORMAT_Q4_0, 32, 18, decode_q4_0, encode_q4_0, split_q4_0},
+    {"Q4_1", FORMAT_Q4_1, 32, 20, decode_q4_1, encode_q4_1, split_q4_1},
+    {"Q5_0", FORMAT_Q5_0, 32, 22, decode_q5_0, encode_q5_0, split_q5_0},
     {"Q5_1", FORMAT_Q5_1, 32, 24, decode_q5_1, encode_q5_1, split_q5_1},
-    {"Q8_0", FORMAT_Q8_0, 32, 34, decode_q8_0, encode_q8_0},
+    {"Q8_0", FORMAT_Q8_0, 32, 34, decode_q8_0, encode_q8_0, split_q8_0},
     {"Q2_K", FORMAT_Q2_K, SUPER, 84, decode_q2_k, encode_q2_k, split_q2_k},
     {"Q3_K", FORMAT_Q3_K, SUPER, 110, decode_q3_k, encode_q3_k, split_q3_k},
-    {"Q4_K", FORMAT_Q4_K, SUPER, 144, decode_q4_k, encode_q4_k},
+    {"Q4_K", FORMAT_Q4_K, SUPER, 144, decode_q4_k, encode_q4_k, split_q4_k},
     {"Q5_K", FORMAT_Q5_K, SUPER, 176, decode_q5_k, encode_q5_k, split_q5_k},
     {"Q6_K", FORMAT_Q6_K, SUPER, 210, decode_q6_k, encode_q6_k, split_q6_k},
-    {"IQ4_NL", FORMAT_IQ4_NL, 32, 18, decode_iq4_nl, encode_iq4_nl},
+    {"IQ4_NL", FORMAT_IQ4_NL, 32, 18, decode_iq4_nl, encode_iq4_nl, split_iq4_nl},
     {"IQ4_XS", FORMAT_IQ4_XS, SUPER, 136, decode_iq4_xs, encode_iq4_xs, split_iq4_xs},
     {"MXFP4", FORMAT_MXFP4, 32, 17, decode_mxfp4, encode_mxfp4, split_mxfp4},
 };

@@ -44,7 +44,7 @@ struct format {
     void (*decode)(const void *src, float *out, size_t blocks);
     /* The inverse, for tools and tests: plain rounding, no search for better scales. NULL where nobody needs it. */
     void (*encode)(const float *src, void *out, size_t blocks);
-    /* One block as integers, for kernels that compute with them; NULL where they know the format's own layout, and for floats. */
+    /* One block as integers, for kernels that compute with them; NULL for floats. */
     void (*split)(const void *src, struct format_split *out);
 };
 

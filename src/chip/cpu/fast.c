@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 384 << 10, COLUMNS = 2 * PANEL, AHEAD_BYTES = 4096 };
+enum { CHUNK_BYTES = 384 << 10, COLUMNS = 2 * PANEL };
 
 struct product {
     struct chip *c;
@@ -76,6 +76,7 @@ static void multiply(const struct product *p, const struct chip_matrix *m, uint3
         return;
     }
     uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows;
+    t.ahead = 2 * m->panel_bytes;
     for (uint32_t i = 0; i < panels; i += k->tile_panels) {
         t.panel = panel + i;
         t.panels = panels - i < k->tile_panels ? panels - i : k->tile_panels;
@@ -85,7 +86,6 @@ static void multiply(const struct product *p, const struct chip_matrix *m, uint3
             t.row = first + r;
             t.rows = rows * (j + 1) / tiles - r;
             t.out = out + r * COLUMNS + i * PANEL;
-            t.ahead = 2 * m->panel_bytes;
             k->tile(&t);
         }
     }

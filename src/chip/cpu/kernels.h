@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 enum { PANEL = 16, BLOCK = 32, MOST_TILE_ROWS = 6 };
+enum { AHEAD_BYTES = 4096 }; /* how far ahead one stream of bytes is asked for */
 enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
 
 /* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each

@@ -4,13 +4,7 @@
 
 #include "base/clock.h"
 
-enum {
-    STREAM_BYTES = 320 << 20,
-    PIECE_BYTES = 64 << 10,
-    AHEAD_BYTES = 4096,
-    STREAM_RUNS = 12,
-    PEAK_RUNS = 3
-};
+enum { STREAM_BYTES = 320 << 20, PIECE_BYTES = 64 << 10, STREAM_RUNS = 12, PEAK_RUNS = 3 };
 
 struct measuring {
     struct chip *c;

@@ -107,27 +107,15 @@ static void pack_4k(const struct chip_matrix *m, const uint8_t *row, uint32_t co
     }
 }
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                      1,    13,   25,  38,  53,  69,  89,  113};
-
+/* Formats of one f16 scale, which comes first, and 32 integers. */
 static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
+    struct format_split s;
     uint8_t code[BLOCK];
     for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += m->format->bytes, out += 544) {
+        m->format->split(row, &s);
         put_f16(out, col, f16_at(row));
-        if (m->format->id == FORMAT_Q8_0) {
-            for (int i = 0; i < BLOCK; i++)
-                code[i] = (uint8_t)(row[2 + i] ^ 128);
-        } else if (m->format->id == FORMAT_IQ4_NL) {
-            nibbles(row + 2, code);
-            for (int i = 0; i < BLOCK; i++)
-                code[i] = (uint8_t)(iq4_values[code[i]] + 128);
-        } else { /* Q5_0 */
-            uint32_t high;
-            memcpy(&high, row + 2, sizeof high);
-            nibbles(row + 6, code);
-            for (int i = 0; i < BLOCK; i++)
-                code[i] = (uint8_t)((code[i] | (high >> i & 1) << 4) + 112);
-        }
+        for (int i = 0; i < BLOCK; i++)
+            code[i] = (uint8_t)(s.code[i] + 128);
         put_8(out + 32, col, code, BLOCK);
     }
 }

@@ -165,6 +165,15 @@ INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, 
     }
 }
 
+INLINE void block_multiply(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
+                           const int nr, const int np, const enum form form, const VF *d, const VF *dmin,
+                           VF acc[TILE_ROWS][NV_MOST]) {
+    if (form == FORM_4 || form == FORM_4M || form == FORM_4K)
+        block_4(row, p, next, nr, np, form, d, dmin, acc);
+    else
+        block_8(row, p, next, nr, np, form, acc);
+}
+
 INLINE void tile_codes(const struct tile *t, const int nr, const int np, const enum form form) {
     const size_t next = t->w->panel_bytes;
     const uint32_t blocks = t->a->blocks;
@@ -188,10 +197,7 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
             super_4(p, next, np, d, dmin);
         }
         tile_prefetch(t, p, np, step);
-        if (form >= FORM_8 && form <= FORM_8SM)
-            block_8(row, p, next, nr, np, form, acc);
-        else
-            block_4(row, p, next, nr, np, form, d, dmin, acc);
+        block_multiply(row, p, next, nr, np, form, d, dmin, acc);
         p += step;
         UNROLL
         for (int i = 0; i < nr; i++)
@@ -214,10 +220,7 @@ INLINE void further_codes(const struct tile *t, uint32_t r, uint32_t panel, floa
         const uint8_t *p = block_at(t, panel, at->number, form);
         if (form == FORM_4K)
             super_4(p - at->number % 8 * form_block_bytes(form), 0, 1, d, dmin);
-        if (form >= FORM_8 && form <= FORM_8SM)
-            block_8(&at, p, 0, 1, 1, form, acc);
-        else
-            block_4(&at, p, 0, 1, 1, form, d, dmin, acc);
+        block_multiply(&at, p, 0, 1, 1, form, d, dmin, acc);
     }
     UNROLL
     for (int v = 0; v < VPP; v++)
