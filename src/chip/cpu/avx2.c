@@ -46,14 +46,13 @@
 #define vi_shr4(a) _mm256_srli_epi16(a, 4)
 
 /* 4-bit codes: 8 products a block and lane of at most 2 * 15 * 127 fit 16 bits; they widen once, where the offset 8 comes in too. */
-#define START_4(minus_sum) vi_zero()
-#define END_4(sum, minus_sum)                                      \
-    _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), \
-                     _mm256_slli_epi32(_mm256_set1_epi32(minus_sum), 3))
+#define START_4(start) vi_zero()
+#define END_4(sum, start) \
+    _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), _mm256_set1_epi32(start))
 #define DOT_4(sum, low, q0, high, q1) \
     _mm256_add_epi16(_mm256_add_epi16(sum, _mm256_maddubs_epi16(low, q0)), _mm256_maddubs_epi16(high, q1))
 /* 8-bit codes become signed; |w| times q with w's sign stays below 2 * 128 * 127, which 16 bits hold. */
-#define START_8(minus_sum) vi_zero()
+#define START_8(start) vi_zero()
 #define DOT_8(sum, w, q) dot_8(sum, w, q)
 #define DOT_8_PEAK(sum, y) _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(y, y), y))
 #define V_BF16_PEAK(f, y, x) v_fma(x, x, f)

@@ -50,10 +50,9 @@
 #define vi_and(a, b) _mm512_and_si512(a, b)
 #define vi_shr4(a) _mm512_srli_epi16(a, 4)
 
-/* The codes' offsets (8, 128) are where the integer sums start. */
-#define START_4(minus_sum) _mm512_slli_epi32(_mm512_set1_epi32(minus_sum), 3)
-#define START_8(minus_sum) _mm512_slli_epi32(_mm512_set1_epi32(minus_sum), 7)
-#define END_4(sum, minus_sum) (sum)
+#define START_4(start) _mm512_set1_epi32(start)
+#define START_8(start) _mm512_set1_epi32(start)
+#define END_4(sum, start) (sum)
 #define DOT_4(sum, low, q0, high, q1) _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, q0), high, q1)
 #define DOT_8(sum, w, q) _mm512_dpbusd_epi32(sum, w, q)
 #define DOT_8_PEAK(sum, y) _mm512_dpbusd_epi32(sum, y, y)

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 384 << 10, COLUMNS = 2 * PANEL };
+enum { CHUNK_BYTES = 512 << 10, COLUMNS = 2 * PANEL };
 
 struct product {
     struct chip *c;
@@ -20,31 +20,43 @@ struct quantising {
     struct quantised a;
     const float *in, *norm;
     size_t stride;
-    uint32_t rows, n;
+    uint32_t n;
     float eps;
     bool codes, floats; /* what the matrices' forms take */
 };
 
+/* A thread quantises rows that follow each other: neighbours in a tile share cache lines. */
+static void quantise_part(const struct quantising *p, uint32_t part, uint32_t parts) {
+    const struct quantised *a = &p->a;
+    uint32_t from = a->rows * part / parts, to = a->rows * (part + 1) / parts;
+    for (uint32_t j = 0; j < a->tiles; j++) {
+        uint32_t first = tile_begin(a, j), end = tile_begin(a, j + 1);
+        for (uint32_t r = first < from ? from : first; r < end && r < to; r++)
+            p->c->fast->quantise(a, first, end - first, r, p->in + r * p->stride, p->n, p->norm, p->eps);
+    }
+}
+
 static void quantise_work(void *context, uint32_t thread) {
-    struct quantising *p = context;
-    for (uint32_t r = thread; r < p->rows; r += p->c->threads)
-        p->c->fast->quantise(&p->a, r, p->in + r * p->stride, p->n, p->norm, p->eps);
+    const struct quantising *p = context;
+    quantise_part(p, thread, p->c->threads);
 }
 
 static void quantise_rows(struct quantising *p) {
     struct quantised *a = &p->a;
+    a->tiles = (a->rows + p->c->fast->tile_rows - 1) / p->c->fast->tile_rows;
     a->blocks = (p->n + BLOCK - 1) / BLOCK;
     a->padded = a->blocks * BLOCK;
-    a->stride = a->blocks + a->blocks / OUTLIER;
-    size_t rows = p->rows, codes = p->codes ? rows * a->stride * sizeof *a->block : 0,
-           floats = p->floats ? rows * a->padded * sizeof *a->x : 0;
-    char *at = scratch_need(&p->c->shared, codes + floats + rows * sizeof *a->further);
-    a->block = codes ? (struct quantised_block *)(void *)at : NULL;
+    a->most_further = a->blocks / OUTLIER;
+    size_t rows = a->rows, codes = p->codes ? rows * a->blocks * ROW_BYTES : 0,
+           floats = p->floats ? rows * a->padded * sizeof *a->x : 0,
+           further = p->codes ? rows * a->most_further * sizeof *a->further : 0;
+    char *at = scratch_need(&p->c->shared, codes + floats + further + rows * sizeof *a->further_n);
+    a->codes = codes ? (uint8_t *)at : NULL;
     a->x = floats ? (float *)(void *)(at + codes) : NULL;
-    a->further = (uint32_t *)(void *)(at + codes + floats);
-    if (p->rows < 4)
-        for (uint32_t r = 0; r < p->rows; r++)
-            p->c->fast->quantise(a, r, p->in + r * p->stride, p->n, p->norm, p->eps);
+    a->further = (struct further *)(void *)(at + codes + floats);
+    a->further_n = (uint32_t *)(void *)(at + codes + floats + further);
+    if (rows < 4)
+        quantise_part(p, 0, 1);
     else
         pool_run(p->c->pool, quantise_work, p);
 }
@@ -59,85 +71,94 @@ static uint32_t panels_of(const struct chip_matrix *m) {
     return (m->outputs + PANEL - 1) / PANEL;
 }
 
-/* All rows' products with (up to) two panels from `panel`, into out[rows][COLUMNS]. While two panels are multiplied the next two are asked for, so that
- * reading and computing overlap. */
-static void multiply(const struct product *p, const struct chip_matrix *m, uint32_t panel, uint32_t first,
-                     uint32_t rows, float *out) {
-    const struct kernels *k = p->c->fast;
-    uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2;
+/* The rows of tiles [from, to). */
+struct chunk {
+    uint32_t from, to, first, rows;
+};
+
+/* The products of a chunk's rows with (up to) two panels from `panel`, into out[rows][stride] or added to it. While two panels are multiplied the next two are
+ * asked for, so that reading and computing overlap. */
+static void multiply(const struct product *p, const struct chip_matrix *m, uint32_t panel,
+                     const struct chunk *k, float *out, size_t stride, bool add) {
+    const struct kernels *f = p->c->fast;
+    bool stream = p->a->rows <= 2; /* they wait for memory: one stream of bytes in its order */
+    uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2, most = stream ? 1 : f->tile_panels;
     struct tile t = {
-        .a = p->a, .w = m, .row = first, .rows = rows, .panels = 1, .stride = COLUMNS, .ahead = AHEAD_BYTES};
-    if (rows <= 2) { /* they wait for memory: one stream of bytes in its order */
-        for (uint32_t i = 0; i < panels; i++) {
-            t.panel = panel + i;
-            t.out = out + i * PANEL;
-            k->tile(&t);
-        }
-        return;
-    }
-    uint32_t tiles = (rows + k->tile_rows - 1) / k->tile_rows;
-    t.ahead = 2 * m->panel_bytes;
-    for (uint32_t i = 0; i < panels; i += k->tile_panels) {
+        .a = p->a, .w = m, .stride = stride, .add = add, .ahead = stream ? AHEAD_BYTES : 2 * m->panel_bytes};
+    for (uint32_t i = 0; i < panels; i += most) {
         t.panel = panel + i;
-        t.panels = panels - i < k->tile_panels ? panels - i : k->tile_panels;
-        for (uint32_t j = 0; j < tiles; j++) {
-            uint32_t r =
-                rows * j / tiles; /* all of nearly the same height: 8 rows are 4 and 4, not 6 and 2 */
-            t.row = first + r;
-            t.rows = rows * (j + 1) / tiles - r;
-            t.out = out + r * COLUMNS + i * PANEL;
-            k->tile(&t);
+        t.panels = panels - i < most ? panels - i : most;
+        for (uint32_t j = k->from; j < k->to; j++) {
+            t.row = tile_begin(p->a, j);
+            t.rows = tile_begin(p->a, j + 1) - t.row;
+            t.out = out + (t.row - k->first) * stride + i * PANEL;
+            f->tile(&t);
         }
     }
 }
 
-static void store(const struct chip_linear *l, uint32_t i, uint32_t first, uint32_t rows, uint32_t column,
-                  float *y) {
-    uint32_t n = l->out[i].w->outputs - column < COLUMNS ? l->out[i].w->outputs - column : COLUMNS;
-    const float *bias = l->out[i].bias ? l->out[i].bias + column : NULL;
-    for (uint32_t r = 0; r < rows; r++, y += COLUMNS) {
-        float *out = l->out[i].out + (first + r) * l->out[i].out_stride + column;
-        for (uint32_t j = 0; bias && j < n; j++)
-            y[j] += bias[j];
-        for (uint32_t j = 0; l->out[i].add && j < n; j++)
-            y[j] += out[j];
-        memcpy(out, y, n * sizeof *y);
-    }
-}
-
-static void unit_run(const struct product *p, uint32_t unit, uint32_t first, uint32_t rows, float *y) {
-    if (p->l) {
-        uint32_t i = 0, units;
-        while (unit >= (units = (panels_of(p->l->out[i].w) + 1) / 2)) {
-            unit -= units;
-            i++;
-        }
-        multiply(p, p->l->out[i].w, unit * 2, first, rows, y);
-        store(p->l, i, first, rows, unit * COLUMNS, y);
+/* Two panels of matrix i: straight into its rows, but for its last columns and where a bias comes between. */
+static void linear_unit(const struct product *p, uint32_t i, uint32_t unit, const struct chunk *k, float *y) {
+    const struct chip_linear *l = p->l;
+    uint32_t column = unit * COLUMNS, n = l->out[i].w->outputs - column;
+    size_t stride = l->out[i].out_stride;
+    float *out = l->out[i].out + k->first * stride + column;
+    if (n >= COLUMNS && !l->out[i].bias) {
+        multiply(p, l->out[i].w, unit * 2, k, out, stride, l->out[i].add);
         return;
     }
+    multiply(p, l->out[i].w, unit * 2, k, y, COLUMNS, false);
+    for (uint32_t r = 0; r < k->rows; r++, y += COLUMNS, out += stride)
+        for (uint32_t j = 0; j < n && j < COLUMNS; j++) {
+            float x = l->out[i].bias ? y[j] + l->out[i].bias[column + j] : y[j];
+            out[j] = l->out[i].add ? out[j] + x : x;
+        }
+}
+
+static void gated_unit(const struct product *p, uint32_t unit, const struct chunk *k, float *y) {
     const struct chip_gated *g = p->g;
-    float *up = y + (size_t)rows * COLUMNS;
-    multiply(p, g->gate, unit * 2, first, rows, y);
-    multiply(p, g->up, unit * 2, first, rows, up);
+    float *up = y + (size_t)k->rows * COLUMNS;
+    multiply(p, g->gate, unit * 2, k, y, COLUMNS, false);
+    multiply(p, g->up, unit * 2, k, up, COLUMNS, false);
     uint32_t column = unit * COLUMNS,
              n = g->gate->outputs - column < COLUMNS ? g->gate->outputs - column : COLUMNS;
-    p->c->fast->gate(g->activation, y, up, y, rows * COLUMNS);
-    for (uint32_t r = 0; r < rows; r++)
-        memcpy(g->out + (first + r) * g->out_stride + column, y + r * COLUMNS, n * sizeof *y);
+    p->c->fast->gate(g->activation, y, up, y, k->rows * COLUMNS);
+    for (uint32_t r = 0; r < k->rows; r++)
+        memcpy(g->out + (k->first + r) * g->out_stride + column, y + r * COLUMNS, n * sizeof *y);
+}
+
+static void unit_run(const struct product *p, uint32_t unit, const struct chunk *k, float *y) {
+    uint32_t i = 0, units;
+    if (p->g) {
+        gated_unit(p, unit, k, y);
+        return;
+    }
+    while (unit >= (units = (panels_of(p->l->out[i].w) + 1) / 2)) {
+        unit -= units;
+        i++;
+    }
+    linear_unit(p, i, unit, k, y);
+}
+
+/* As many tiles of rows as leave room for two panels beside them in a core's own cache. */
+static uint32_t chunk_tiles(const struct product *p) {
+    size_t tile = (size_t)p->a->blocks * ROW_BYTES * p->c->fast->tile_rows, tiles = CHUNK_BYTES / tile;
+    return tiles < 2 ? 2 : tiles > p->a->tiles ? p->a->tiles : (uint32_t)tiles;
 }
 
 static void product_work(void *context, uint32_t thread) {
     const struct product *p = context;
     struct chip *c = p->c;
-    uint32_t rows = p->l ? p->l->rows : p->g->rows, most = CHUNK_BYTES / p->a->padded / 12 * 12;
-    most = most < 12 ? 12 : most > 192 ? 192 : most;
-    float *y = scratch_need(&c->own[thread], (size_t)(rows < most ? rows : most) * 2 * COLUMNS * sizeof *y);
-    uint32_t from, to;
+    uint32_t most = chunk_tiles(p), from, to;
+    float *y = scratch_need(&c->own[thread], (size_t)most * c->fast->tile_rows * 2 * COLUMNS * sizeof *y);
     while (pool_take(c->pool, thread, p->piece, &from, &to))
-        for (uint32_t first = 0; first < rows; first += most)
+        for (uint32_t j = 0; j < p->a->tiles; j += most) {
+            struct chunk k = {.from = j, .to = p->a->tiles - j < most ? p->a->tiles : j + most};
+            k.first = tile_begin(p->a, k.from);
+            k.rows = tile_begin(p->a, k.to) - k.first;
             for (uint32_t unit = from; unit < to; unit++)
-                unit_run(p, unit, first, rows - first < most ? rows - first : most, y);
+                unit_run(p, unit, &k, y);
+        }
 }
 
 static void product_run(struct product *p) {
@@ -149,10 +170,10 @@ static void product_run(struct product *p) {
 
 void fast_linear(struct chip *c, const struct chip_linear *l) {
     struct quantising q = {.c = c,
+                           .a.rows = l->rows,
                            .in = l->in,
                            .norm = l->norm,
                            .stride = l->in_stride,
-                           .rows = l->rows,
                            .n = l->out[0].w->inputs,
                            .eps = l->norm_eps};
     for (uint32_t i = 0; i < l->outputs; i++)
@@ -166,10 +187,10 @@ void fast_linear(struct chip *c, const struct chip_linear *l) {
 
 void fast_gated(struct chip *c, const struct chip_gated *g) {
     struct quantising q = {.c = c,
+                           .a.rows = g->rows,
                            .in = g->in,
                            .norm = g->norm,
                            .stride = g->in_stride,
-                           .rows = g->rows,
                            .n = g->gate->inputs,
                            .eps = g->norm_eps};
     quantise_for(&q, g->gate);

@@ -89,45 +89,54 @@ bool cache_open(const struct cache *k, struct chip_weights *w);
 bool cache_write(const struct cache *k, const struct chip_weights *w);
 void cache_close(struct chip_weights *w);
 
-/* 32 inputs of a row, normed and quantised to 8 bits: one cache line, so that a tile needs one pointer a row. */
-struct quantised_block {
-    int8_t q[BLOCK];
-    int32_t minus
-        [3]; /* minus the sums of the halves' codes and of all codes: what the offset of the weights' codes multiplies */
-    float scale, scaled_sum; /* scaled_sum: scale times the sum of the codes, for the minimums */
-    uint32_t number;         /* which block of the weights it meets */
-    uint32_t unused[2];
-};
-_Static_assert(sizeof(struct quantised_block) == 64, "a cache line");
+/* Rows, normed and quantised to 8 bits for each 32 inputs. The rows that one tile multiplies stand together, block after block, so that it reads one stream
+ * of bytes. For `n` rows a block is
+ *     int8 codes[n][32]
+ *     int32 start_4[n], start_8[n], start_half[n]   where an integer sum starts that the offset of the weights' codes shall not count: minus 8 and
+ *                                                    minus 128 times the sum of a row's codes, and of its first 16 alone minus 128 times
+ *     float scale[n], scaled_sum[n]                  of the codes, and scale times their sum, for the minimums
+ * Whatever n, a row takes ROW_BYTES of it. */
+enum { ROW_BYTES = BLOCK + 5 * 4 };
 
 /* Where one input is far larger than most, its block's step is too coarse for the 31 beside it, and the models' perplexity shows it. A block whose largest value is
- * OUTLIER times the mean of all blocks' largest is therefore quantised twice: what the first codes leave is a further block at the row's end. Fewer than one
+ * OUTLIER times the mean of all blocks' largest is therefore quantised twice: what the first codes leave is a further block, kept by row. Fewer than one
  * in OUTLIER can be so. With 3, of SmolLM2's and Gemma 3's rows 1 to 6% are, and the divergence (KL) from unquantised rows falls to a third. */
 enum { OUTLIER = 3 };
+struct further {
+    uint8_t block[ROW_BYTES]; /* as that of one row */
+    uint32_t number;          /* which block of the weights it meets */
+};
 
 struct quantised {
-    struct quantised_block *block; /* [rows][stride], or NULL: no form here wants them */
-    uint32_t *further;             /* [rows]: how many blocks come after a row's `blocks` */
+    uint32_t rows, tiles;
+    uint8_t *codes;          /* the tiles' rows one after the other, or NULL: no form here wants them */
+    struct further *further; /* [rows][most_further] */
+    uint32_t *further_n;     /* [rows] */
     float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms; or NULL */
-    uint32_t padded, blocks, stride;
+    uint32_t padded, blocks, most_further;
 };
+/* All tiles have nearly the same height: 8 rows are 4 and 4, not 6 and 2. Tile j begins with this row. */
+static inline uint32_t tile_begin(const struct quantised *a, uint32_t j) {
+    return (uint32_t)((uint64_t)a->rows * j / a->tiles);
+}
 
 /* Rows times panels of a matrix over all inputs: what one call of a kernel computes. */
 struct tile {
     const struct quantised *a;
     const struct chip_matrix *w;
-    uint32_t row, rows, panel, panels;
-    float *out; /* [rows][16 panels] */
+    uint32_t row, rows, panel, panels; /* rows: those of one tile of a */
+    float *out;                        /* [rows][16 panels] */
     size_t stride;
+    bool add;     /* to what out holds */
     size_t ahead; /* bytes: how far beyond the weights in use others are asked for */
 };
 
 struct kernels {
     const char *name;
     uint32_t tile_rows, tile_panels;
-    /* One row: norm it (if norm), write what a has room for: x, the blocks. */
-    void (*quantise)(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
-                     float eps);
+    /* Row r of the tile that begins with row `first` and has `rows`: norm it (if norm), write what a has room for: x, the blocks. */
+    void (*quantise)(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
+                     uint32_t n, const float *norm, float eps);
     void (*tile)(const struct tile *t); /* at most tile_rows by tile_panels */
     void (*gate)(enum arch_activation f, const float *gate, const float *up, float *out, uint32_t n);
     /* KV pages: f16, keys [head_dim][32], values [32][head_dim]. */

@@ -19,14 +19,41 @@ INLINE int32_t load_i32(const void *p) {
     return v;
 }
 
+INLINE float load_f32(const void *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* What stands in a block of n rows (kernels.h). */
+enum {
+    AT_START_4 = BLOCK,
+    AT_START_8 = BLOCK + 4,
+    AT_START_HALF = BLOCK + 8,
+    AT_SCALE = BLOCK + 12,
+    AT_SCALED_SUM = BLOCK + 16
+};
+INLINE int32_t row_int(const uint8_t *block, const int what, const int n, const int i) {
+    return load_i32(block + n * what + i * 4);
+}
+INLINE float row_float(const uint8_t *block, const int what, const int n, const int i) {
+    return load_f32(block + n * what + i * 4);
+}
+INLINE int32_t row_start_half(const uint8_t *block, const int n, const int i, const int half) {
+    int32_t first = row_int(block, AT_START_HALF, n, i);
+    return half ? row_int(block, AT_START_8, n, i) - first : first;
+}
+
 /* ---- products ---- */
 
 INLINE void tile_store(const struct tile *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
-    for (int v = 0; v < nv; v++)
-        v_storeu(t->out + i * t->stride + v * VW, acc[i][v]);
+    for (int v = 0; v < nv; v++) {
+        float *out = t->out + i * t->stride + v * VW;
+        v_storeu(out, t->add ? v_add(v_loadu(out), acc[i][v]) : acc[i][v]);
+    }
 }
 
 /* The weights at p are about to be used, `bytes` of each panel: ask for those `ahead` of them. A single panel is streamed and wanted in the nearest
@@ -51,16 +78,15 @@ INLINE const uint8_t *block_at(const struct tile *t, uint32_t panel, uint32_t b,
 }
 
 /* acc += one block of rows times the block of weights at p, of np panels. 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
-INLINE void block_4(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
-                    const int nr, const int np, const enum form form, const VF *d, const VF *dmin,
-                    VF acc[TILE_ROWS][NV_MOST]) {
+INLINE void block_4(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
+                    const enum form form, const VF *d, const VF *dmin, VF acc[TILE_ROWS][NV_MOST]) {
     const int nv = np * VPP, head = form == FORM_4M ? 64 : 32;
     VI sum[TILE_ROWS][NV_MOST];
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
     for (int v = 0; v < nv; v++)
-        sum[i][v] = form == FORM_4 ? START_4(row[i]->minus[2]) : vi_zero();
+        sum[i][v] = form == FORM_4 ? START_4(row_int(rows, AT_START_4, nr, i)) : vi_zero();
     UNROLL
     for (int j = 0; j < 4; j++) {
         VI low[NV_MOST], high[NV_MOST];
@@ -72,7 +98,7 @@ INLINE void block_4(const struct quantised_block *const *row, const uint8_t *p, 
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
-            const int8_t *q = row[i]->q + j * 8;
+            const uint8_t *q = rows + i * BLOCK + j * 8;
             VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
             UNROLL
             for (int v = 0; v < nv; v++)
@@ -93,13 +119,13 @@ INLINE void block_4(const struct quantised_block *const *row, const uint8_t *p, 
     }
     UNROLL
     for (int i = 0; i < nr; i++) {
-        VF as = v_set(row[i]->scale);
+        VF as = v_set(row_float(rows, AT_SCALE, nr, i));
         UNROLL
         for (int v = 0; v < nv; v++) {
-            VI s = form == FORM_4 ? END_4(sum[i][v], row[i]->minus[2]) : END_4(sum[i][v], 0);
+            VI s = END_4(sum[i][v], form == FORM_4 ? row_int(rows, AT_START_4, nr, i) : 0);
             acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
             if (form != FORM_4)
-                acc[i][v] = v_fma(min[v], v_set(row[i]->scaled_sum), acc[i][v]);
+                acc[i][v] = v_fma(min[v], v_set(row_float(rows, AT_SCALED_SUM, nr, i)), acc[i][v]);
         }
     }
 }
@@ -115,8 +141,8 @@ INLINE void super_4(const uint8_t *p, const size_t next, const int np, VF *d, VF
 }
 
 /* 8-bit forms: one scale (and minimum) for 32 inputs, or in halves for 16; f16 in FORM_8, else f32. */
-INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
-                    const int nr, const int np, const enum form form, VF acc[TILE_ROWS][NV_MOST]) {
+INLINE void block_8(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
+                    const enum form form, VF acc[TILE_ROWS][NV_MOST]) {
     const bool has_min = form == FORM_8M || form == FORM_8SM;
     const int nv = np * VPP, halves = form == FORM_8S || form == FORM_8SM ? 2 : 1, groups = 8 / halves,
               head = form == FORM_8 ? 32
@@ -128,7 +154,8 @@ INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, 
         for (int i = 0; i < nr; i++)
             UNROLL
         for (int v = 0; v < nv; v++)
-            sum[i][v] = START_8(row[i]->minus[halves == 2 ? h : 2]);
+            sum[i][v] =
+                START_8(halves == 2 ? row_start_half(rows, nr, i, h) : row_int(rows, AT_START_8, nr, i));
         UNROLL
         for (int j = 0; j < groups; j++) {
             VI w[NV_MOST];
@@ -137,7 +164,7 @@ INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, 
                 w[v] = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
             UNROLL
             for (int i = 0; i < nr; i++) {
-                VI q = vi_set32(load_i32(row[i]->q + h * 16 + j * 4));
+                VI q = vi_set32(load_i32(rows + i * BLOCK + h * 16 + j * 4));
                 UNROLL
                 for (int v = 0; v < nv; v++)
                     sum[i][v] = DOT_8(sum[i][v], w[v], q);
@@ -153,8 +180,10 @@ INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, 
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
-            VF as = v_set(row[i]->scale);
-            VF am = v_set(halves == 1 ? row[i]->scaled_sum : row[i]->scale * -(float)row[i]->minus[h]);
+            VF as = v_set(row_float(rows, AT_SCALE, nr, i));
+            VF am = v_set(halves == 1 ? row_float(rows, AT_SCALED_SUM, nr, i)
+                                      : row_float(rows, AT_SCALE, nr, i) / -128 *
+                                            (float)row_start_half(rows, nr, i, h));
             UNROLL
             for (int v = 0; v < nv; v++) {
                 acc[i][v] = v_fma(v_int(sum[i][v]), v_mul(scale[v], as), acc[i][v]);
@@ -165,13 +194,13 @@ INLINE void block_8(const struct quantised_block *const *row, const uint8_t *p, 
     }
 }
 
-INLINE void block_multiply(const struct quantised_block *const *row, const uint8_t *p, const size_t next,
-                           const int nr, const int np, const enum form form, const VF *d, const VF *dmin,
+INLINE void block_multiply(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr,
+                           const int np, const enum form form, const VF *d, const VF *dmin,
                            VF acc[TILE_ROWS][NV_MOST]) {
     if (form == FORM_4 || form == FORM_4M || form == FORM_4K)
-        block_4(row, p, next, nr, np, form, d, dmin, acc);
+        block_4(rows, p, next, nr, np, form, d, dmin, acc);
     else
-        block_8(row, p, next, nr, np, form, acc);
+        block_8(rows, p, next, nr, np, form, acc);
 }
 
 INLINE void tile_codes(const struct tile *t, const int nr, const int np, const enum form form) {
@@ -179,11 +208,8 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     const uint32_t blocks = t->a->blocks;
     const int step = (int)form_block_bytes(form);
     const uint8_t *p = block_at(t, t->panel, 0, form);
-    const struct quantised_block *row[TILE_ROWS];
+    const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
     VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
-    UNROLL
-    for (int i = 0; i < nr; i++)
-        row[i] = t->a->block + (t->row + i) * (size_t)t->a->stride;
     UNROLL
     for (int v = 0; v < np * VPP; v++) {
         d[v] = dmin[v] = v_zero();
@@ -197,11 +223,9 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
             super_4(p, next, np, d, dmin);
         }
         tile_prefetch(t, p, np, step);
-        block_multiply(row, p, next, nr, np, form, d, dmin, acc);
+        block_multiply(rows, p, next, nr, np, form, d, dmin, acc);
         p += step;
-        UNROLL
-        for (int i = 0; i < nr; i++)
-            row[i]++;
+        rows += nr * ROW_BYTES;
     }
     tile_store(t, nr, np * VPP, acc);
 }
@@ -210,17 +234,17 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
 INLINE void further_codes(const struct tile *t, uint32_t r, uint32_t panel, float *out,
                           const enum form form) {
     VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
-    const struct quantised_block *at = t->a->block + r * (size_t)t->a->stride + t->a->blocks;
+    const struct further *at = t->a->further + r * (size_t)t->a->most_further;
     UNROLL
     for (int v = 0; v < VPP; v++) {
         d[v] = dmin[v] = v_zero();
         acc[0][v] = v_loadu(out + v * VW);
     }
-    for (uint32_t k = 0; k < t->a->further[r]; k++, at++) {
+    for (uint32_t k = 0; k < t->a->further_n[r]; k++, at++) {
         const uint8_t *p = block_at(t, panel, at->number, form);
         if (form == FORM_4K)
             super_4(p - at->number % 8 * form_block_bytes(form), 0, 1, d, dmin);
-        block_multiply(&at, p, 0, 1, 1, form, d, dmin, acc);
+        block_multiply(at->block, p, 0, 1, 1, form, d, dmin, acc);
     }
     UNROLL
     for (int v = 0; v < VPP; v++)
@@ -307,7 +331,7 @@ static void tile(const struct tile *t) {
     if (!further_table[t->w->form])
         return;
     for (uint32_t i = 0; i < t->rows; i++)
-        for (uint32_t k = 0; t->a->further[t->row + i] && k < t->panels; k++)
+        for (uint32_t k = 0; t->a->further_n[t->row + i] && k < t->panels; k++)
             further_table[t->w->form](t, t->row + i, t->panel + k, t->out + i * t->stride + k * PANEL);
 }
 
@@ -324,45 +348,61 @@ INLINE void norm_block(float *x, const float *in, uint32_t i, uint32_t n, const 
         x[j] = i + j >= n ? 0 : norm ? in[i + j] * f * norm[i + j] : in[i + j];
 }
 
-INLINE void block_codes(struct quantised_block *to, const float *x, uint32_t number) {
+/* Quantise BLOCK values into row i of a block of n rows; the scale is returned. */
+INLINE float block_codes(uint8_t *block, uint32_t n, uint32_t i, const float *x) {
     int32_t half[2];
-    to->scale = quantise_block(x, to->q, half);
-    to->minus[0] = -half[0];
-    to->minus[1] = -half[1];
-    to->minus[2] = -(half[0] + half[1]);
-    to->scaled_sum = to->scale * (float)(half[0] + half[1]);
-    to->number = number;
+    float scale = quantise_block(x, (int8_t *)block + i * BLOCK, half),
+          scaled_sum = scale * (float)(half[0] + half[1]);
+    int32_t start_4 = -8 * (half[0] + half[1]), start_8 = -128 * (half[0] + half[1]),
+            start_half = -128 * half[0];
+    memcpy(block + n * AT_START_4 + i * 4, &start_4, 4);
+    memcpy(block + n * AT_START_8 + i * 4, &start_8, 4);
+    memcpy(block + n * AT_START_HALF + i * 4, &start_half, 4);
+    memcpy(block + n * AT_SCALE + i * 4, &scale, 4);
+    memcpy(block + n * AT_SCALED_SUM + i * 4, &scaled_sum, 4);
+    return scale;
 }
 
-/* A row's blocks, and those that a second one follows at the end; how many do. */
-static uint32_t row_codes(const struct quantised *a, uint32_t r, const float *in, uint32_t n,
-                          const float *norm, float f) {
-    struct quantised_block *row = a->block + r * (size_t)a->stride;
+/* What the codes of row i leave of x. */
+INLINE void block_rest(const uint8_t *block, uint32_t n, uint32_t i, float *x) {
+    const int8_t *q = (const int8_t *)block + i * BLOCK;
+    float scale = load_f32(block + n * AT_SCALE + i * 4);
+    for (int j = 0; j < BLOCK; j++)
+        x[j] -= scale * (float)q[j];
+}
+
+/* A row's blocks, and those that are quantised twice; how many are. `at` is the row's tile of `rows`, i the row's place there. */
+static uint32_t quantise_codes(const struct quantised *a, uint8_t *at, uint32_t rows, uint32_t i,
+                               struct further *further, const float *in, uint32_t n, const float *norm,
+                               float f) {
+    const size_t step = rows * ROW_BYTES, scale = rows * AT_SCALE + i * 4;
     float x[BLOCK], scales = 0;
     for (uint32_t b = 0; b < a->blocks; b++) {
         norm_block(x, in, b * BLOCK, n, norm, f);
-        block_codes(&row[b], x, b);
-        scales += row[b].scale;
+        scales += block_codes(at + b * step, rows, i, x);
     }
     float coarse = scales * OUTLIER / (float)a->blocks;
-    uint32_t end = a->blocks;
-    for (uint32_t b = 0; b < a->blocks && end < a->stride; b++) {
-        if (!(row[b].scale > coarse))
+    uint32_t found = 0;
+    for (uint32_t b = 0; b < a->blocks && found < a->most_further; b++) {
+        if (!(load_f32(at + b * step + scale) > coarse))
             continue;
         norm_block(x, in, b * BLOCK, n, norm, f);
-        for (int j = 0; j < BLOCK; j++)
-            x[j] -= row[b].scale * (float)row[b].q[j];
-        block_codes(&row[end++], x, b);
+        block_rest(at + b * step, rows, i, x);
+        block_codes(further[found].block, 1, 0, x);
+        further[found++].number = b;
     }
-    return end - a->blocks;
+    return found;
 }
 
-static void quantise(const struct quantised *a, uint32_t r, const float *in, uint32_t n, const float *norm,
-                     float eps) {
+static void quantise(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
+                     uint32_t n, const float *norm, float eps) {
     float f = norm ? norm_factor(in, n, eps) : 1;
     for (uint32_t b = 0; a->x && b < a->blocks; b++)
         norm_block(a->x + r * (size_t)a->padded + b * BLOCK, in, b * BLOCK, n, norm, f);
-    a->further[r] = a->block ? row_codes(a, r, in, n, norm, f) : 0;
+    a->further_n[r] =
+        a->codes ? quantise_codes(a, a->codes + (size_t)first * a->blocks * ROW_BYTES, rows, r - first,
+                                  a->further + r * (size_t)a->most_further, in, n, norm, f)
+                 : 0;
 }
 
 /* ---- elementwise ---- */
