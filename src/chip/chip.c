@@ -113,18 +113,6 @@ void *scratch_need(struct scratch *s, size_t bytes) {
     return s->p;
 }
 
-float norm_factor(const float *x, uint32_t n, float eps) {
-    double s[8] = {0};
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; j++)
-            s[j] += (double)x[i + j] * x[i + j];
-    for (; i < n; i++)
-        s[0] += (double)x[i] * x[i];
-    double sum = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-    return (float)(1 / sqrt(sum / n + (double)eps));
-}
-
 void head_rotate(float *x, const struct chip_attend *a, const float *norm, const float *rope) {
     if (norm) {
         float f = norm_factor(x, a->kv->head_dim, a->norm_eps);

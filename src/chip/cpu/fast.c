@@ -12,7 +12,8 @@ struct product {
     const struct quantised *a;
     const struct chip_linear *l;
     const struct chip_gated *g;
-    uint32_t units, piece; /* of two panels each, all matrices together */
+    uint32_t units; /* of two panels each, all matrices together */
+    uint32_t chunks, piece;
 };
 
 struct quantising {
@@ -25,20 +26,20 @@ struct quantising {
     bool codes, floats; /* what the matrices' forms take */
 };
 
-/* A thread quantises rows that follow each other: neighbours in a tile share cache lines. */
-static void quantise_part(const struct quantising *p, uint32_t part, uint32_t parts) {
+/* A tile is one thread's: its rows share cache lines, which two threads would tear from each other. */
+static void quantise_tiles(const struct quantising *p, uint32_t from, uint32_t to) {
     const struct quantised *a = &p->a;
-    uint32_t from = a->rows * part / parts, to = a->rows * (part + 1) / parts;
-    for (uint32_t j = 0; j < a->tiles; j++) {
+    for (uint32_t j = from; j < to; j++) {
         uint32_t first = tile_begin(a, j), end = tile_begin(a, j + 1);
-        for (uint32_t r = first < from ? from : first; r < end && r < to; r++)
+        for (uint32_t r = first; r < end; r++)
             p->c->fast->quantise(a, first, end - first, r, p->in + r * p->stride, p->n, p->norm, p->eps);
     }
 }
 
 static void quantise_work(void *context, uint32_t thread) {
     const struct quantising *p = context;
-    quantise_part(p, thread, p->c->threads);
+    uint32_t threads = p->c->threads;
+    quantise_tiles(p, p->a.tiles * thread / threads, p->a.tiles * (thread + 1) / threads);
 }
 
 static void quantise_rows(struct quantising *p) {
@@ -55,8 +56,8 @@ static void quantise_rows(struct quantising *p) {
     a->x = floats ? (float *)(void *)(at + codes) : NULL;
     a->further = (struct further *)(void *)(at + codes + floats);
     a->further_n = (uint32_t *)(void *)(at + codes + floats + further);
-    if (rows < 4)
-        quantise_part(p, 0, 1);
+    if (a->tiles == 1)
+        quantise_tiles(p, 0, 1);
     else
         pool_run(p->c->pool, quantise_work, p);
 }
@@ -140,31 +141,41 @@ static void unit_run(const struct product *p, uint32_t unit, const struct chunk 
     linear_unit(p, i, unit, k, y);
 }
 
-/* As many tiles of rows as leave room for two panels beside them in a core's own cache. */
-static uint32_t chunk_tiles(const struct product *p) {
-    size_t tile = (size_t)p->a->blocks * ROW_BYTES * p->c->fast->tile_rows, tiles = CHUNK_BYTES / tile;
-    return tiles < 2 ? 2 : tiles > p->a->tiles ? p->a->tiles : (uint32_t)tiles;
+/* Chunks of nearly as many tiles, each so small that a core's own cache holds it beside two panels. */
+static uint32_t count_chunks(const struct product *p) {
+    size_t tile = (size_t)p->a->blocks * ROW_BYTES * p->c->fast->tile_rows;
+    uint32_t most = CHUNK_BYTES / tile < 2 ? 2 : (uint32_t)(CHUNK_BYTES / tile);
+    return (p->a->tiles + most - 1) / most;
 }
 
+static struct chunk chunk_at(const struct product *p, uint32_t i) {
+    struct chunk k = {.from = p->a->tiles * i / p->chunks, .to = p->a->tiles * (i + 1) / p->chunks};
+    k.first = tile_begin(p->a, k.from);
+    k.rows = tile_begin(p->a, k.to) - k.first;
+    return k;
+}
+
+/* The work is shared out chunk by chunk, so that a thread stays with its rows and lets the weights pass. */
 static void product_work(void *context, uint32_t thread) {
     const struct product *p = context;
     struct chip *c = p->c;
-    uint32_t most = chunk_tiles(p), from, to;
-    float *y = scratch_need(&c->own[thread], (size_t)most * c->fast->tile_rows * 2 * COLUMNS * sizeof *y);
+    size_t most = ((size_t)p->a->tiles / p->chunks + 1) * c->fast->tile_rows;
+    float *y = scratch_need(&c->own[thread], most * 2 * COLUMNS * sizeof *y);
+    uint32_t from, to;
     while (pool_take(c->pool, thread, p->piece, &from, &to))
-        for (uint32_t j = 0; j < p->a->tiles; j += most) {
-            struct chunk k = {.from = j, .to = p->a->tiles - j < most ? p->a->tiles : j + most};
-            k.first = tile_begin(p->a, k.from);
-            k.rows = tile_begin(p->a, k.to) - k.first;
-            for (uint32_t unit = from; unit < to; unit++)
-                unit_run(p, unit, &k, y);
+        while (from < to) {
+            struct chunk k = chunk_at(p, from / p->units);
+            uint32_t end = (from / p->units + 1) * p->units;
+            for (end = end < to ? end : to; from < end; from++)
+                unit_run(p, from % p->units, &k, y);
         }
 }
 
 static void product_run(struct product *p) {
-    uint32_t pieces = p->c->threads * 16;
-    p->piece = (p->units + pieces - 1) / pieces;
-    pool_share(p->c->pool, p->units);
+    p->chunks = count_chunks(p);
+    uint32_t pieces = p->c->threads * 16, all = p->units * p->chunks;
+    p->piece = (all + pieces - 1) / pieces;
+    pool_share(p->c->pool, all);
     pool_run(p->c->pool, product_work, p);
 }
 
