@@ -71,6 +71,15 @@ INLINE void tile_prefetch(const struct tile *t, const uint8_t *p, const int np, 
     }
 }
 
+/* The outputs are written when the tile is done; their lines may come from afar meanwhile. */
+INLINE void tile_expect(const struct tile *t, const int nr, const int np) {
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int j = 0; j < np * PANEL; j += 16)
+        __builtin_prefetch(t->out + i * t->stride + j, 1);
+}
+
 /* Where block b of a panel begins: at its scales, for FORM_4K behind the superblock's. */
 INLINE const uint8_t *block_at(const struct tile *t, uint32_t panel, uint32_t b, const enum form form) {
     size_t at = b * form_block_bytes(form) + (form == FORM_4K ? (b / 8 + 1) * SUPER_BYTES : 0);
@@ -210,6 +219,7 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     const uint8_t *p = block_at(t, t->panel, 0, form);
     const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
     VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+    tile_expect(t, nr, np);
     UNROLL
     for (int v = 0; v < np * VPP; v++) {
         d[v] = dmin[v] = v_zero();
