@@ -81,15 +81,20 @@ static inline __m512 v_within(__m512 x, uint32_t at, uint32_t first, uint32_t en
 }
 
 static inline float quantise_block(const float *x, int8_t *q, int32_t half[2]) {
-    __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-    float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16),
+           m = _mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b));
+    __m256 m8 = _mm256_max_ps(_mm512_castps512_ps256(m), _mm512_extractf32x8_ps(m, 1));
+    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
+    m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    float most = _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
     __m512 inverse = _mm512_set1_ps(most > 0 ? 127 / most : 0);
-    __m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)),
-            j = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-    _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtsepi32_epi8(i));
-    _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtsepi32_epi8(j));
-    half[0] = _mm512_reduce_add_epi32(i);
-    half[1] = _mm512_reduce_add_epi32(j);
+    __m128i low = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse))),
+            high = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
+    _mm_storeu_si128((__m128i *)(void *)q, low);
+    _mm_storeu_si128((__m128i *)(void *)(q + 16), high);
+    __m128i ones = _mm_set1_epi8(1), sums = _mm_hadd_epi32(_mm_dpbusd_epi32(_mm_setzero_si128(), ones, low),
+                                                           _mm_dpbusd_epi32(_mm_setzero_si128(), ones, high));
+    _mm_storel_epi64((__m128i *)(void *)half, _mm_hadd_epi32(sums, sums));
     return most / 127;
 }
 

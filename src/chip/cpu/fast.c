@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 512 << 10, COLUMNS = 2 * PANEL };
+enum { CHUNK_BYTES = 512 << 10 };
 
 struct product {
     struct chip *c;
@@ -121,11 +121,15 @@ static void gated_unit(const struct product *p, uint32_t unit, const struct chun
     float *up = y + (size_t)k->rows * COLUMNS;
     multiply(p, g->gate, unit * 2, k, y, COLUMNS, false);
     multiply(p, g->up, unit * 2, k, up, COLUMNS, false);
-    uint32_t column = unit * COLUMNS,
-             n = g->gate->outputs - column < COLUMNS ? g->gate->outputs - column : COLUMNS;
-    p->c->fast->gate(g->activation, y, up, y, k->rows * COLUMNS);
+    uint32_t column = unit * COLUMNS, n = g->gate->outputs - column;
+    float *out = g->out + k->first * g->out_stride + column;
+    if (n >= COLUMNS) {
+        p->c->fast->gate(g->activation, y, up, k->rows, out, g->out_stride);
+        return;
+    }
+    p->c->fast->gate(g->activation, y, up, k->rows, y, COLUMNS);
     for (uint32_t r = 0; r < k->rows; r++)
-        memcpy(g->out + (k->first + r) * g->out_stride + column, y + r * COLUMNS, n * sizeof *y);
+        memcpy(out + r * g->out_stride, y + r * COLUMNS, n * sizeof *y);
 }
 
 static void unit_run(const struct product *p, uint32_t unit, const struct chunk *k, float *y) {

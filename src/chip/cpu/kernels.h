@@ -12,7 +12,8 @@
 #include <stdatomic.h>
 
 enum { PANEL = 16, BLOCK = 32, MOST_TILE_ROWS = 6 };
-enum { AHEAD_BYTES = 4096 }; /* how far ahead one stream of bytes is asked for */
+enum { COLUMNS = 2 * PANEL }; /* what a thread computes at a time */
+enum { AHEAD_BYTES = 4096 };  /* how far ahead one stream of bytes is asked for */
 enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
 
 /* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each
@@ -139,7 +140,9 @@ struct kernels {
     void (*quantise)(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
                      uint32_t n, const float *norm, float eps);
     void (*tile)(const struct tile *t); /* at most tile_rows by tile_panels */
-    void (*gate)(enum arch_activation f, const float *gate, const float *up, float *out, uint32_t n);
+    /* out[r] = f(gate[r]) * up[r], rows of COLUMNS */
+    void (*gate)(enum arch_activation f, const float *gate, const float *up, uint32_t rows, float *out,
+                 size_t stride);
     /* KV pages: f16, keys [head_dim][32], values [32][head_dim]. */
     void (*kv_write)(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v,
                      uint32_t head_dim);

@@ -386,14 +386,16 @@ static uint32_t quantise_codes(const struct quantised *a, uint8_t *at, uint32_t 
                                struct further *further, const float *in, uint32_t n, const float *norm,
                                float f) {
     const size_t step = rows * ROW_BYTES, scale = rows * AT_SCALE + i * 4;
-    float x[BLOCK], scales = 0;
+    float x[BLOCK], scales = 0, most = 0;
     for (uint32_t b = 0; b < a->blocks; b++) {
         norm_block(x, in, b * BLOCK, n, norm, f);
-        scales += block_codes(at + b * step, rows, i, x);
+        float coarseness = block_codes(at + b * step, rows, i, x);
+        scales += coarseness;
+        most = coarseness > most ? coarseness : most;
     }
     float coarse = scales * OUTLIER / (float)a->blocks;
     uint32_t found = 0;
-    for (uint32_t b = 0; b < a->blocks && found < a->most_further; b++) {
+    for (uint32_t b = 0; most > coarse && b < a->blocks && found < a->most_further; b++) {
         if (!(load_f32(at + b * step + scale) > coarse))
             continue;
         norm_block(x, in, b * BLOCK, n, norm, f);
@@ -439,13 +441,15 @@ INLINE VF v_swish(VF x, VF z) {
     return v_div(x, v_add(v_set(1), v_exp(v_sub(v_zero(), z))));
 }
 
-static void gate(enum arch_activation f, const float *g, const float *up, float *out, uint32_t n) {
-    for (uint32_t i = 0; i < n; i += VW) { /* n is a multiple of 32 */
-        VF x = v_loadu(g + i), z = x;
-        if (f == ARCH_GELU_TANH) /* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) */
-            z = v_mul(v_mul(v_set(1.59576912f), x), v_fma(v_mul(x, x), v_set(0.044715f), v_set(1)));
-        v_storeu(out + i, v_mul(v_swish(x, z), v_loadu(up + i)));
-    }
+static void gate(enum arch_activation f, const float *g, const float *up, uint32_t rows, float *out,
+                 size_t stride) {
+    for (uint32_t r = 0; r < rows; r++, out += stride)
+        for (uint32_t i = 0; i < COLUMNS; i += VW, g += VW, up += VW) {
+            VF x = v_loadu(g), z = x;
+            if (f == ARCH_GELU_TANH) /* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) */
+                z = v_mul(v_mul(v_set(1.59576912f), x), v_fma(v_mul(x, x), v_set(0.044715f), v_set(1)));
+            v_storeu(out + i, v_mul(v_swish(x, z), v_loadu(up)));
+        }
 }
 
 /* ---- attention ---- */
