@@ -43,6 +43,8 @@
 #define vi_set32(x) _mm256_set1_epi32(x)
 #define vi_loadu(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_and(a, b) _mm256_and_si256(a, b)
+#define v_bits(x) _mm256_castsi256_ps(x)
+#define vi_shl16(a) _mm256_slli_epi32(a, 16)
 #define vi_shr4(a) _mm256_srli_epi16(a, 4)
 
 /* 4-bit codes: 8 products a block and lane of at most 2 * 15 * 127 fit 16 bits; they widen once, where the offset 8 comes in too. */
@@ -56,7 +58,11 @@
 #define DOT_8(sum, w, q) dot_8(sum, w, q)
 #define DOT_8_PEAK(sum, y) _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(y, y), y))
 #define V_BF16_PEAK(f, y, x) v_fma(x, x, f)
-#define V_BF16_PAIRS 1
+#define DOT_BF16(sum, w, x) ((void)(w), (void)(x), (sum)) /* never: pairs() says no */
+
+static bool pairs(void) {
+    return false;
+}
 
 static inline __m256i dot_8(__m256i sum, __m256i code, __m256i q) {
     __m256i w = _mm256_xor_si256(code, _mm256_set1_epi8(-128));

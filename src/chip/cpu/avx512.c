@@ -48,6 +48,8 @@
 #define vi_set32(x) _mm512_set1_epi32(x)
 #define vi_loadu(p) _mm512_loadu_si512(p)
 #define vi_and(a, b) _mm512_and_si512(a, b)
+#define v_bits(x) _mm512_castsi512_ps(x)
+#define vi_shl16(a) _mm512_slli_epi32(a, 16)
 #define vi_shr4(a) _mm512_srli_epi16(a, 4)
 
 #define START_4(start) _mm512_set1_epi32(start)
@@ -56,20 +58,17 @@
 #define DOT_4(sum, low, q0, high, q1) _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, q0), high, q1)
 #define DOT_8(sum, w, q) _mm512_dpbusd_epi32(sum, w, q)
 #define DOT_8_PEAK(sum, y) _mm512_dpbusd_epi32(sum, y, y)
-#define V_BF16_PEAK(f, y, x) bf16_peak(f, y)
-#define V_BF16_PAIRS bf16_pairs()
+#define V_BF16_PEAK(f, y, x) (pairs() ? DOT_BF16(f, y, y) : v_fma(v_bits(y), v_bits(y), f))
+#define DOT_BF16(sum, w, x) dot_bf16(sum, w, x)
 
-static inline int bf16_pairs(void) {
-    return __builtin_cpu_supports("avx512bf16") ? 2 : 1;
+/* Two bf16 products a lane, which Cooper Lake and Zen 4 brought. The compiler is not told, or it would use the rest of that set too. */
+static bool pairs(void) {
+    return __builtin_cpu_supports("avx512bf16");
 }
 
-/* Two bf16 products an fp32 lane where the processor has them; else bf16 is computed as fp32. */
-static inline __attribute__((always_inline)) __m512 bf16_peak(__m512 sum, __m512i y) {
-    if (bf16_pairs() == 2) {
-        __asm__("vdpbf16ps %1, %1, %0" : "+v"(sum) : "v"(y));
-        return sum;
-    }
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(y), _mm512_castsi512_ps(y), sum);
+static inline __attribute__((always_inline)) __m512 dot_bf16(__m512 sum, __m512i w, __m512i x) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
 }
 
 static inline __m512 v_within(__m512 x, uint32_t at, uint32_t first, uint32_t end, float other) {

@@ -23,7 +23,7 @@ struct quantising {
     size_t stride;
     uint32_t n;
     float eps;
-    bool codes, floats; /* what the matrices' forms take */
+    bool codes, floats, halves; /* what the matrices' forms take */
 };
 
 /* A tile is one thread's: its rows share cache lines, which two threads would tear from each other. */
@@ -50,12 +50,14 @@ static void quantise_rows(struct quantising *p) {
     a->most_further = a->blocks / OUTLIER;
     size_t rows = a->rows, codes = p->codes ? rows * a->blocks * ROW_BYTES : 0,
            floats = p->floats ? rows * a->padded * sizeof *a->x : 0,
+           halves = p->halves ? rows * a->padded * sizeof *a->halves : 0,
            further = p->codes ? rows * a->most_further * sizeof *a->further : 0;
-    char *at = scratch_need(&p->c->shared, codes + floats + further + rows * sizeof *a->further_n);
+    char *at = scratch_need(&p->c->shared, codes + floats + halves + further + rows * sizeof *a->further_n);
     a->codes = codes ? (uint8_t *)at : NULL;
     a->x = floats ? (float *)(void *)(at + codes) : NULL;
-    a->further = (struct further *)(void *)(at + codes + floats);
-    a->further_n = (uint32_t *)(void *)(at + codes + floats + further);
+    a->halves = halves ? (uint16_t *)(void *)(at + codes + floats) : NULL;
+    a->further = (struct further *)(void *)(at + codes + floats + halves);
+    a->further_n = (uint32_t *)(void *)(at + codes + floats + halves + further);
     if (a->tiles == 1)
         quantise_tiles(p, 0, 1);
     else
@@ -63,8 +65,10 @@ static void quantise_rows(struct quantising *p) {
 }
 
 static void quantise_for(struct quantising *p, const struct chip_matrix *m) {
-    bool floats = m->form == FORM_F32 || m->form == FORM_F16 || m->form == FORM_BF16;
-    p->floats |= floats;
+    bool halves = m->form == FORM_BF16 && p->c->fast->pairs(),
+         floats = m->form == FORM_F32 || m->form == FORM_F16 || m->form == FORM_BF16;
+    p->halves |= halves;
+    p->floats |= floats && !halves;
     p->codes |= !floats;
 }
 

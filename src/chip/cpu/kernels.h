@@ -29,7 +29,7 @@ enum form {
     FORM_8SM, /* twice f32 scale[16], f32 min[16], 256: the same + min                   Q2_K */
     FORM_F32, /* f32 [32][16]: inputs by outputs             F32, and decoded: any format not named */
     FORM_F16,
-    FORM_BF16
+    FORM_BF16 /* bf16 [16 pairs of inputs][16 outputs][2]: as the processors' products of pairs take them */
 };
 
 /* Bytes of a panel's block; FORM_4K has SUPER_BYTES more in front of every eight. */
@@ -115,6 +115,8 @@ struct quantised {
     struct further *further; /* [rows][most_further] */
     uint32_t *further_n;     /* [rows] */
     float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms; or NULL */
+    uint16_t *
+        halves; /* rounded to bf16, laid out like the codes: of a tile of n rows, blocks of [n][32]; or NULL */
     uint32_t padded, blocks, most_further;
 };
 /* All tiles have nearly the same height: 8 rows are 4 and 4, not 6 and 2. Tile j begins with this row. */
@@ -136,6 +138,8 @@ struct tile {
 struct kernels {
     const char *name;
     uint32_t tile_rows, tile_panels;
+    bool (*pairs)(
+        void); /* can FORM_BF16 multiply rows rounded to bf16 on this processor? Else it takes them as they are */
     /* Row r of the tile that begins with row `first` and has `rows`: norm it (if norm), write what a has room for: x, the blocks. */
     void (*quantise)(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
                      uint32_t n, const float *norm, float eps);

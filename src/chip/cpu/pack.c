@@ -140,10 +140,10 @@ static void pack_split(const struct chip_matrix *m, const uint8_t *row, uint32_t
 }
 
 static void pack_float(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
-    size_t wide = m->form == FORM_F32 ? 4 : 2;
-    if (m->form != FORM_F32) {
+    if (m->form == FORM_F16 || m->form == FORM_BF16) {
+        uint32_t beside = m->form == FORM_BF16 ? 2 : 1; /* inputs of one output that stand together */
         for (uint32_t k = 0; k < m->inputs; k++)
-            memcpy(out + (k * PANEL + col) * wide, row + k * wide, wide);
+            memcpy(out + 2 * (k / beside * beside * PANEL + col * beside + k % beside), row + 2 * k, 2);
         return;
     }
     float value[256];
@@ -151,7 +151,7 @@ static void pack_float(const struct chip_matrix *m, const uint8_t *row, uint32_t
     for (uint32_t k = 0; k < m->inputs; k += step, row += m->format->bytes) {
         m->format->decode(row, value, 1);
         for (uint32_t i = 0; i < step; i++)
-            put_f32(out + (size_t)(k + i) * PANEL * wide, col, value[i]);
+            put_f32(out + (size_t)(k + i) * PANEL * 4, col, value[i]);
     }
 }
 

@@ -277,9 +277,7 @@ INLINE void tile_float(const struct tile *t, const int nr, const int np, const e
         UNROLL
         for (int v = 0; v < nv; v++) {
             const uint8_t *at = p + v / VPP * next + v % VPP * VW * wide;
-            w[v] = form == FORM_F32   ? v_loadu((const float *)(const void *)at)
-                   : form == FORM_F16 ? v_f16(at)
-                                      : v_bf16(at);
+            w[v] = form == FORM_F32 ? v_loadu((const float *)(const void *)at) : v_f16(at);
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
@@ -290,6 +288,76 @@ INLINE void tile_float(const struct tile *t, const int nr, const int np, const e
         }
     }
     tile_store(t, nr, nv, acc);
+}
+
+/* Rows in bf16: two products a lane at once. */
+INLINE void tile_halves(const struct tile *t, const int nr, const int np) {
+    const int nv = np * VPP;
+    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
+    const size_t next = t->w->panel_bytes;
+    const uint16_t *rows = t->a->halves + (size_t)t->row * t->a->padded;
+    VF acc[TILE_ROWS][NV_MOST];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = v_zero();
+    for (uint32_t b = 0; b < t->a->blocks; b++, rows += nr * BLOCK)
+        UNROLL
+    for (int k = 0; k < BLOCK; k += 2, p += PANEL * 4) {
+        VI w[NV_MOST];
+        tile_prefetch(t, p, np, PANEL * 4);
+        UNROLL
+        for (int v = 0; v < nv; v++)
+            w[v] = vi_loadu(p + v / VPP * next + v % VPP * VW * 4);
+        UNROLL
+        for (int i = 0; i < nr; i++) {
+            VI x = vi_set32(load_i32(rows + i * BLOCK + k));
+            UNROLL
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = DOT_BF16(acc[i][v], w[v], x);
+        }
+    }
+    tile_store(t, nr, nv, acc);
+}
+
+/* Rows in float. */
+INLINE void tile_pairs(const struct tile *t, const int nr, const int np) {
+    const int nv = np * VPP;
+    const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
+    const size_t next = t->w->panel_bytes;
+    const struct quantised *a = t->a;
+    VF acc[TILE_ROWS][NV_MOST];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = v_zero();
+    for (uint32_t k = 0; k < a->padded; k += 2, p += PANEL * 4) {
+        VF even[NV_MOST], odd[NV_MOST];
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            VI w = vi_loadu(p + v / VPP * next + v % VPP * VW * 4);
+            even[v] = v_bits(vi_shl16(w));
+            odd[v] = v_bits(vi_and(w, vi_set32((int32_t)0xffff0000)));
+        }
+        UNROLL
+        for (int i = 0; i < nr; i++) {
+            const float *x = a->x + (t->row + i) * (size_t)a->padded + k;
+            UNROLL
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = v_fma(odd[v], v_set(x[1]), v_fma(even[v], v_set(x[0]), acc[i][v]));
+        }
+    }
+    tile_store(t, nr, nv, acc);
+}
+
+INLINE void tile_bf16(const struct tile *t, const int nr, const int np, const enum form form) {
+    (void)form;
+    if (t->a->halves)
+        tile_halves(t, nr, np);
+    else
+        tile_pairs(t, nr, np);
 }
 
 /* One function for each form, number of rows and of panels, so that every tile lives in registers. */
@@ -308,14 +376,14 @@ TILES_OF(tile_codes, FORM_8S)
 TILES_OF(tile_codes, FORM_8SM)
 TILES_OF(tile_float, FORM_F32)
 TILES_OF(tile_float, FORM_F16)
-TILES_OF(tile_float, FORM_BF16)
+TILES_OF(tile_bf16, FORM_BF16)
 
 static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile *) = {
     [FORM_4] = TILE_ROW(tile_codes, FORM_4),     [FORM_4M] = TILE_ROW(tile_codes, FORM_4M),
     [FORM_4K] = TILE_ROW(tile_codes, FORM_4K),   [FORM_8] = TILE_ROW(tile_codes, FORM_8),
     [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),   [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),
     [FORM_8SM] = TILE_ROW(tile_codes, FORM_8SM), [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
-    [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_float, FORM_BF16),
+    [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_bf16, FORM_BF16),
 };
 
 #define FURTHER(FORM)                                                                          \
@@ -406,11 +474,25 @@ static uint32_t quantise_codes(const struct quantised *a, uint8_t *at, uint32_t 
     return found;
 }
 
+/* Round BLOCK values to the nearest bf16, ties to even. */
+INLINE void block_halves(uint16_t *to, const float *x) {
+    for (int i = 0; i < BLOCK; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        to[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+}
+
 static void quantise(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
                      uint32_t n, const float *norm, float eps) {
     float f = norm ? norm_factor(in, n, eps) : 1;
     for (uint32_t b = 0; a->x && b < a->blocks; b++)
         norm_block(a->x + r * (size_t)a->padded + b * BLOCK, in, b * BLOCK, n, norm, f);
+    for (uint32_t b = 0; a->halves && b < a->blocks; b++) {
+        float x[BLOCK];
+        norm_block(x, in, b * BLOCK, n, norm, f);
+        block_halves(a->halves + (size_t)first * a->padded + (b * rows + r - first) * BLOCK, x);
+    }
     a->further_n[r] =
         a->codes ? quantise_codes(a, a->codes + (size_t)first * a->blocks * ROW_BYTES, rows, r - first,
                                   a->further + r * (size_t)a->most_further, in, n, norm, f)
@@ -630,11 +712,11 @@ static void measure(int what, uint64_t rounds, double *operations) {
     else
         PEAK_LOOP(VF, v_zero(), v_fma(x, x, s[i]));
     *operations = (double)rounds * 12 * VW * 2 *
-                  (what == MEASURE_INT8   ? 4
-                   : what == MEASURE_BF16 ? V_BF16_PAIRS
-                                          : 1);
+                  (what == MEASURE_INT8              ? 4
+                   : what == MEASURE_BF16 && pairs() ? 2
+                                                     : 1);
 }
 
-#define KERNELS(NAME, TEXT)                                                                     \
-    const struct kernels NAME = {TEXT,     TILE_ROWS, MOST_TILE_PANELS, quantise, tile,   gate, \
-                                 kv_write, score,     softmax,          mix,      measure}
+#define KERNELS(NAME, TEXT)                                                                          \
+    const struct kernels NAME = {TEXT,     TILE_ROWS, MOST_TILE_PANELS, pairs, quantise, tile, gate, \
+                                 kv_write, score,     softmax,          mix,   measure}
