@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs every test and ends with one line: N passed, N failed, N skipped. Started by ./run test, which has set up what is needed.
 
-Stages: the order of includes, formatting, clang-tidy, the man page and documents; all tests on the release build (gcc); the C tests and
-the API's under address+undefined sanitizers (clang), the C tests under the thread sanitizer (gcc); every fuzz target for a stated number of executions.
+Stages: the order of includes, formatting, clang-tidy, the man page and documents; all tests on the release build (gcc); the C tests, the benches run
+small and the API's under address+undefined sanitizers (clang), the C tests and the benches under the thread sanitizer (gcc); every fuzz target for a stated number of executions.
 Only the first failure of a stage stops that stage; the other stages run all the same."""
 import hashlib
 import os
@@ -19,8 +19,8 @@ JOBS = str(os.cpu_count() or 1)
 BUILDS = {
     "build": ("gcc", ["--buildtype=release"], []),
     "build-asan": ("clang", ["--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"],
-                   ["unit", "kernels", "sanitized"]),
-    "build-tsan": ("gcc", ["--buildtype=debugoptimized", "-Db_sanitize=thread"], ["unit", "kernels"]),
+                   ["unit", "kernels", "sanitized", "bench"]),
+    "build-tsan": ("gcc", ["--buildtype=debugoptimized", "-Db_sanitize=thread"], ["unit", "kernels", "bench"]),
 }
 FUZZ_BUILD = ("clang", ["--buildtype=debugoptimized", "-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"])
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:allocator_may_return_null=1",

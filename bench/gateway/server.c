@@ -1,0 +1,77 @@
+/* See server.h. As `unkai serve` puts it together (cli/serve.c), with another engine. */
+#include "bench/gateway/server.h"
+
+#include "cloud/cloud.h"
+#include "engine/engine.h"
+#include "gateway/gateway.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct gateway *serving; /* for the signal handler, which is set only while this is */
+static pthread_mutex_t waking = PTHREAD_MUTEX_INITIALIZER;
+static struct gateway *woken; /* what a commit wakes */
+
+static void on_signal(int number) {
+    gateway_drain(serving);
+}
+
+static void on_durable(void *context) {
+    pthread_mutex_lock(&waking);
+    if (woken != NULL)
+        gateway_durable(woken);
+    pthread_mutex_unlock(&waking);
+}
+
+static void set_woken(struct gateway *g) {
+    pthread_mutex_lock(&waking);
+    woken = g;
+    pthread_mutex_unlock(&waking);
+}
+
+static int serve(struct engine *engine, struct cloud *cloud, int tell, struct error *e) {
+    const struct gateway_options options = {.host = "127.0.0.1",
+                                            .max_connections = SERVER_MOST_CONNECTIONS,
+                                            .client_timeout_ns = 60000000000,
+                                            .drain_ns = 10000000000};
+    struct gateway *g = NULL;
+    int rc = gateway_create(&g, &options, engine, cloud, e);
+    if (rc != 0)
+        return rc;
+    uint16_t port = gateway_port(g);
+    serving = g;
+    set_woken(g);
+    signal(SIGTERM, on_signal);
+    if (write(tell, &port, sizeof port) == (ssize_t)sizeof port)
+        rc = gateway_run(g, e);
+    else
+        rc = error_set(e, ERR_IO, "cannot tell the port: %s", strerror(errno));
+    signal(SIGTERM, SIG_IGN);
+    engine_stop(engine);
+    set_woken(NULL);
+    gateway_free(g);
+    return rc;
+}
+
+int server_run(const char *folder, const char *model, int tell, struct error *e) {
+    struct engine *engine = NULL;
+    struct cloud *cloud = NULL;
+    int rc = cloud_open(&cloud, folder, on_durable, NULL, e);
+    if (rc == 0)
+        rc = engine_create(&engine, &(struct engine_options){0}, e);
+    if (rc == 0)
+        rc = engine_add_model(engine, "stub", model, e);
+    if (rc == 0)
+        rc = cloud_know_model(cloud, "stub", e);
+    if (rc == 0)
+        rc = engine_start(engine, e);
+    if (rc == 0)
+        rc = serve(engine, cloud, tell, e);
+    if (engine != NULL)
+        engine_free(engine);
+    cloud_close(cloud);
+    return rc;
+}
