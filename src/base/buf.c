@@ -73,19 +73,34 @@ void buf_byte(struct buf *b, char c) {
     buf_append(b, &c, 1);
 }
 
+void buf_number(struct buf *b, uint64_t n) {
+    char text[20], *p = text + sizeof text;
+    do {
+        *--p = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    buf_append(b, p, (size_t)(text + sizeof text - p));
+}
+
 void buf_printf(struct buf *b, const char *format, ...) {
+    enum { USUAL = 64 };
     va_list args;
+    size_t room = b->limit == 0 && buf_reserve(b, USUAL) != NULL ? b->capacity - b->n : 0;
     va_start(args, format);
-    int n = vsnprintf(NULL, 0, format, args);
+    int n = vsnprintf(room > 0 ? b->p + b->n : NULL, room, format, args);
     va_end(args);
-    char *to = n < 0 ? NULL : buf_reserve(b, (size_t)n);
-    if (to == NULL) {
+    if (n < 0 || b->failed) {
         b->failed = true;
         return;
     }
-    va_start(args, format);
-    vsnprintf(to, (size_t)n + 1, format, args);
-    va_end(args);
+    if ((size_t)n >= room) { /* what was written of it is written again */
+        char *to = buf_reserve(b, (size_t)n);
+        if (to == NULL)
+            return;
+        va_start(args, format);
+        vsnprintf(to, (size_t)n + 1, format, args);
+        va_end(args);
+    }
     b->n += (size_t)n;
 }
 

@@ -119,9 +119,8 @@ const struct json *json_value(void *it) {
     return (const struct json *)json_object_iter_value(it);
 }
 
-void json_write_str(struct buf *b, struct str s) {
+void json_write_inside(struct buf *b, struct str s) {
     size_t plain = 0; /* start of the run that needs no escape */
-    buf_byte(b, '"');
     for (size_t i = 0, n; i < s.n; i += n) {
         unsigned char c = (unsigned char)s.p[i];
         n = 1;
@@ -144,6 +143,11 @@ void json_write_str(struct buf *b, struct str s) {
             buf_printf(b, "\\u%04x", c);
     }
     buf_append(b, s.p + plain, s.n - plain);
+}
+
+void json_write_str(struct buf *b, struct str s) {
+    buf_byte(b, '"');
+    json_write_inside(b, s);
     buf_byte(b, '"');
 }
 

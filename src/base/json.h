@@ -45,6 +45,7 @@ const struct json *json_value(void *it);
 
 /* Writers. Strings are escaped as JSON asks; broken UTF-8 becomes U+FFFD. */
 void json_write_str(struct buf *b, struct str s);
+void json_write_inside(struct buf *b, struct str s); /* a part of a string, without the quotes around it */
 void json_write_text(struct buf *b, const char *c_string);
 /* The shortest text that reads back as the same double; null for infinities and NaN. */
 void json_write_number(struct buf *b, double x);

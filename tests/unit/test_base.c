@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,6 +115,33 @@ static void test_buf_limit(void **state) {
     buf_free(&b);
 }
 
+/* Short and long, at the end of what there is and past a limit. */
+static void test_buf_text(void **state) {
+    char want[300];
+    (void)state;
+    for (int n = 0; n < 260; n++) {
+        struct buf b = {0}, small = {.limit = 100};
+        buf_printf(&b, "%s%*d;", "a", n, 7);
+        snprintf(want, sizeof want, "a%*d;", n, 7);
+        assert_string_equal(b.p, want);
+        assert_int_equal(b.n, strlen(want));
+        buf_printf(&b, "%s", want);
+        assert_int_equal(b.n, 2 * strlen(want));
+        buf_printf(&small, "%s", want);
+        assert_int_equal(small.failed, strlen(want) > 100);
+        buf_free(&b);
+        buf_free(&small);
+    }
+    static const uint64_t number[] = {0, 9, 10, 4294967296, UINT64_MAX};
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++) {
+        struct buf b = {0};
+        buf_number(&b, number[i]);
+        snprintf(want, sizeof want, "%llu", (unsigned long long)number[i]);
+        assert_string_equal(b.p, want);
+        buf_free(&b);
+    }
+}
+
 static void test_arena(void **state) {
     struct arena a = {.limit = 100000};
     (void)state;
@@ -132,10 +160,34 @@ static void test_arena(void **state) {
 
 static void test_hash(void **state) {
     struct hash h = hash_sha256(STR("abc"));
-    char hex[HASH_HEX + 1];
+    char hex[HASH_HEX + 1], fifty[50], long_key[131];
     (void)state;
+    memset(fifty, 0xCD, sizeof fifty);
+    memset(long_key, 0xAA, sizeof long_key);
     hash_hex(&h, hex);
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    /* RFC 4231, test cases 1, 2, 4 and 6. */
+    struct {
+        struct str key, data;
+        const char *hmac;
+    } known[] = {
+        {STR("\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b"),
+         STR("Hi There"), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+        {STR("Jefe"), STR("what do ya want for nothing?"),
+         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+        {STR("\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17"
+             "\x18\x19"),
+         {fifty, sizeof fifty},
+         "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b"},
+        {{long_key, sizeof long_key},
+         STR("Test Using Larger Than Block-Size Key - Hash Key First"),
+         "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        h = hash_hmac(known[i].key, known[i].data);
+        hash_hex(&h, hex);
+        assert_string_equal(hex, known[i].hmac);
+    }
 }
 
 int main(void) {
@@ -144,6 +196,7 @@ int main(void) {
         cmocka_unit_test(test_json_refuses),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_buf_limit),
+        cmocka_unit_test(test_buf_text),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_hash),
     };
