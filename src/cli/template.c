@@ -122,7 +122,7 @@ int cmd_template(int argc, char **argv) {
     }
     if (g != NULL && (rc = with_tokens(&vars, g, &e)) != 0)
         goto out;
-    if ((rc = template_render(t, vars, clock_wall_ns(), &r, &e)) != 0)
+    if ((rc = template_render(t, vars, NULL, clock_wall_ns(), &r, &e)) != 0)
         goto out;
     if (json)
         print_json(&r);

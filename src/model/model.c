@@ -7,14 +7,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void write_token(struct buf *b, const struct model *m, const char *name, token_id id) {
+    buf_printf(b, ",\"%s\":", name);
+    json_write_str(b, id < 0 ? STR("") : tokenizer_piece(m->tokenizer, id, true));
+}
+
+static int make_vars(struct model *m, struct error *e) {
+    struct buf text = {0};
+    buf_text(&text, "{\"add_generation_prompt\":true");
+    write_token(&text, m, "bos_token", tokenizer_bos(m->tokenizer));
+    write_token(&text, m, "eos_token", tokenizer_eos(m->tokenizer));
+    buf_byte(&text, '}');
+    int rc = text.failed ? error_set(e, ERR_NO_MEMORY, "no memory for a model")
+                         : json_parse(&m->chat_vars, buf_view(&text), e);
+    buf_free(&text);
+    return rc;
+}
+
 /* A template that cannot be parsed does not keep a model from serving completions; model_encode_chat tells what is wrong with it. */
-static void open_template(struct model *m) {
+static int open_template(struct model *m, struct error *e) {
     struct str source;
     if (!gguf_str(m->gguf, "tokenizer.chat_template", &source))
         error_set(&m->chat_error, ERR_UNSUPPORTED,
                   "the model's file holds no chat template; use completions instead");
     else if (template_parse(&m->chat, source, &m->chat_error) != 0)
         error_prefix(&m->chat_error, "the model's chat template: ");
+    return make_vars(m, e);
 }
 
 int model_open(struct model **out, const char *path, struct error *e) {
@@ -39,7 +57,8 @@ int model_open(struct model **out, const char *path, struct error *e) {
                        tokenizer_vocab(m->tokenizer), m->traits.vocab);
         goto out;
     }
-    open_template(m);
+    if ((rc = open_template(m, e)) != 0)
+        goto out;
     *out = m;
     m = NULL;
 out:
@@ -51,6 +70,7 @@ void model_close(struct model *m) {
     if (m == NULL)
         return;
     template_free(m->chat);
+    json_free(m->chat_vars);
     tokenizer_free(m->tokenizer);
     free(m->tensors.layer);
     gguf_close(m->gguf);
@@ -87,44 +107,48 @@ static void write_message(struct buf *b, const struct json *message) {
     buf_byte(b, '}');
 }
 
-static void write_token(struct buf *b, const struct model *m, const char *name, token_id id) {
-    buf_printf(b, ",\"%s\":", name);
-    json_write_str(b, id < 0 ? STR("") : tokenizer_piece(m->tokenizer, id, true));
-}
-
-static void write_vars(struct buf *b, const struct model *m, const struct json *messages,
-                       const struct json *tools) {
-    buf_text(b, "{\"messages\":[");
+static void write_messages(struct buf *b, const struct json *messages) {
+    buf_byte(b, '[');
     for (size_t i = 0; i < json_count(messages); i++) {
         if (i > 0)
             buf_byte(b, ',');
         write_message(b, json_at(messages, i));
     }
-    buf_text(b, "],\"add_generation_prompt\":true");
-    write_token(b, m, "bos_token", tokenizer_bos(m->tokenizer));
-    write_token(b, m, "eos_token", tokenizer_eos(m->tokenizer));
-    if (json_count(tools) > 0) {
-        buf_text(b, ",\"tools\":");
-        json_write(b, tools);
-    }
-    buf_byte(b, '}');
+    buf_byte(b, ']');
+}
+
+static bool has_parts(const struct json *messages) {
+    for (size_t i = 0; i < json_count(messages); i++)
+        if (json_kind(json_get(json_at(messages, i), "content")) == JSON_KIND_ARRAY)
+            return true;
+    return false;
+}
+
+/* The messages with every content a string. *own: NULL, or what the caller frees. */
+static int flatten(const struct json **messages, struct json **own, struct error *e) {
+    struct buf text = {0};
+    *own = NULL;
+    if (!has_parts(*messages))
+        return 0;
+    write_messages(&text, *messages);
+    int rc = text.failed ? error_set(e, ERR_NO_MEMORY, "no memory for the messages")
+                         : json_parse(own, buf_view(&text), e);
+    buf_free(&text);
+    *messages = *own;
+    return rc;
 }
 
 int model_encode_chat(const struct model *m, const struct json *messages, const struct json *tools,
                       struct tokens *out, struct error *e) {
-    int rc;
-    struct buf text = {0};
-    struct json *vars = NULL;
+    struct json *own;
     struct rendered r = {0};
+    struct conversation said = {.messages = messages, .tools = json_count(tools) > 0 ? tools : NULL};
     if (m->chat == NULL)
         return error_set(e, m->chat_error.code, "%s", m->chat_error.text);
-    write_vars(&text, m, messages, tools);
-    if (text.failed) {
-        rc = error_set(e, ERR_NO_MEMORY, "no memory for the messages");
-        goto out;
-    }
-    if ((rc = json_parse(&vars, buf_view(&text), e)) != 0 ||
-        (rc = template_render(m->chat, vars, clock_wall_ns(), &r, e)) != 0)
+    int rc = flatten(&said.messages, &own, e);
+    if (rc == 0)
+        rc = template_render(m->chat, m->chat_vars, &said, clock_wall_ns(), &r, e);
+    if (rc != 0)
         goto out;
     /* The template may write the BOS itself; a second one would put the model off. */
     struct str bos = tokenizer_piece(m->tokenizer, tokenizer_bos(m->tokenizer), true);
@@ -136,7 +160,6 @@ int model_encode_chat(const struct model *m, const struct json *messages, const 
         rc = tokenizer_encode(m->tokenizer, r.segment, r.segments, 0, out, e);
 out:
     rendered_free(&r);
-    json_free(vars);
-    buf_free(&text);
+    json_free(own);
     return rc;
 }

@@ -15,6 +15,7 @@ struct model {
     struct tokenizer *tokenizer;
     struct template *chat; /* NULL: the file has none that can be used, for the reason chat_error tells */
     struct error chat_error;
+    struct json *chat_vars; /* the template's variables that are the same in every chat */
 };
 
 int model_open(struct model **out, const char *path, struct error *e);

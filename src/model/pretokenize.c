@@ -24,7 +24,9 @@ struct character {
 
 static struct character character_at(struct str s, size_t at) {
     struct character c = {-1, 0, 0};
-    if (at < s.n) {
+    if (at < s.n && (unsigned char)s.p[at] < 0x80) {
+        c = (struct character){s.p[at], unicode_ascii[(unsigned char)s.p[at]], 1};
+    } else if (at < s.n) {
         c.code = utf8_decode((struct str){s.p + at, s.n - at}, &c.bytes);
         c.classes = unicode_classes(c.code);
     }

@@ -67,14 +67,15 @@ static int render(struct render *r) {
     return 0;
 }
 
-int template_render(const struct template *t, const struct json *vars, int64_t now_ns, struct rendered *out,
-                    struct error *e) {
+int template_render(const struct template *t, const struct json *vars, const struct conversation *said,
+                    int64_t now_ns, struct rendered *out, struct error *e) {
     struct arena arena = {.limit = TEMPLATE_MOST_MEMORY};
     struct writer o = {.limit = TEMPLATE_MOST_OUTPUT};
     struct render r = {
         .w = {.arena = &arena, .e = e, .steps = TEMPLATE_MOST_STEPS, .most_depth = TEMPLATE_MOST_DEPTH},
         .t = t,
         .vars = vars,
+        .said = said,
         .now_ns = now_ns,
         .out = &o,
     };

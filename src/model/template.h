@@ -23,11 +23,16 @@ struct rendered {
     size_t segments;
 };
 
-/* vars: a JSON object: messages, tools, add_generation_prompt, bos_token, eos_token and any other variable. Strings of vars in
- * "messages", "tools" and "documents" are the caller's, others (bos_token) the operator's. now_ns: the wall clock for strftime_now.
+/* What is said: arrays, or NULL. */
+struct conversation {
+    const struct json *messages, *tools;
+};
+
+/* vars: a JSON object: messages, tools, add_generation_prompt, bos_token, eos_token and any other variable. said: NULL, or what stands in for the messages and tools
+ * of vars. Strings in "messages", "tools" and "documents" are the caller's, others (bos_token) the operator's. now_ns: the wall clock for strftime_now.
  * A raise_exception in the template is ERR_INVALID with its text. *out is freed with rendered_free, also after an error. */
-int template_render(const struct template *t, const struct json *vars, int64_t now_ns, struct rendered *out,
-                    struct error *e);
+int template_render(const struct template *t, const struct json *vars, const struct conversation *said,
+                    int64_t now_ns, struct rendered *out, struct error *e);
 void rendered_free(struct rendered *r);
 
 #endif

@@ -174,6 +174,10 @@ static int encode_text(struct encoding *n, struct str text, const size_t *end, c
     size_t start = 0, at = 0, segment = 0;
     while (at < text.n) {
         size_t bytes = 0;
+        if (!n->t->vocab.first[(unsigned char)text.p[at]]) {
+            at++;
+            continue;
+        }
         while (end[segment] <= at)
             segment++;
         size_t control_bytes = control[segment] ? end[segment] - at : 0;

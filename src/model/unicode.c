@@ -10,22 +10,29 @@ static bool is_space(int32_t c) {
            c == 0x3000;
 }
 
-static unsigned of_ascii(int32_t c) {
-    if (c >= 'a' && c <= 'z')
-        return UNICODE_LETTER | UNICODE_LOWER;
-    if (c >= 'A' && c <= 'Z')
-        return UNICODE_LETTER | UNICODE_UPPER;
-    if (c >= '0' && c <= '9')
-        return UNICODE_NUMBER;
-    if (is_space(c))
-        return UNICODE_SPACE;
-    if (c < 0x20 || c == 0x7F)
-        return 0;
-    for (const char *symbol = "$+<=>^`|~"; *symbol != 0; symbol++)
-        if (c == *symbol)
-            return UNICODE_SYMBOL;
-    return UNICODE_PUNCTUATION;
-}
+const uint8_t unicode_ascii[128] = {
+    [9 ... 13] = UNICODE_SPACE,
+    [' '] = UNICODE_SPACE,
+    ['!' ... '#'] = UNICODE_PUNCTUATION,
+    ['$'] = UNICODE_SYMBOL,
+    ['%' ... '*'] = UNICODE_PUNCTUATION,
+    ['+'] = UNICODE_SYMBOL,
+    [',' ... '/'] = UNICODE_PUNCTUATION,
+    ['0' ... '9'] = UNICODE_NUMBER,
+    [':' ... ';'] = UNICODE_PUNCTUATION,
+    ['<' ... '>'] = UNICODE_SYMBOL,
+    ['?' ... '@'] = UNICODE_PUNCTUATION,
+    ['A' ... 'Z'] = UNICODE_LETTER | UNICODE_UPPER,
+    ['[' ... ']'] = UNICODE_PUNCTUATION,
+    ['^'] = UNICODE_SYMBOL,
+    ['_'] = UNICODE_PUNCTUATION,
+    ['`'] = UNICODE_SYMBOL,
+    ['a' ... 'z'] = UNICODE_LETTER | UNICODE_LOWER,
+    ['{'] = UNICODE_PUNCTUATION,
+    ['|'] = UNICODE_SYMBOL,
+    ['}'] = UNICODE_PUNCTUATION,
+    ['~'] = UNICODE_SYMBOL,
+};
 
 unsigned unicode_classes(int32_t c) {
     static const uint8_t of_category[] = {
@@ -55,7 +62,7 @@ unsigned unicode_classes(int32_t c) {
     if (c < 0)
         return 0;
     if (c < 0x80)
-        return of_ascii(c);
+        return unicode_ascii[c];
     size_t category = (size_t)utf8proc_category(c);
     unsigned classes = category < sizeof of_category ? of_category[category] : 0;
     return is_space(c) ? classes | UNICODE_SPACE : classes;

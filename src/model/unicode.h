@@ -18,5 +18,6 @@ enum unicode_class {
 
 /* Classes of code point c, or'ed; 0 for unassigned ones and for -1 (a broken byte). */
 unsigned unicode_classes(int32_t c);
+extern const uint8_t unicode_ascii[128]; /* those below 128, for who must be quick */
 
 #endif

@@ -83,8 +83,6 @@ static struct edge *find_edge(const struct vocab *v, uint32_t node, unsigned cha
 
 token_id vocab_special(const struct vocab *v, struct str text, size_t control, size_t *bytes) {
     token_id found = -1;
-    if (text.n == 0 || !v->first[(unsigned char)text.p[0]])
-        return -1;
     uint32_t node = 0;
     for (size_t i = 0; i < text.n; i++) {
         uint64_t key = (uint64_t)node << 8 | (unsigned char)text.p[i];

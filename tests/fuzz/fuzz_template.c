@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (rc == 0)
         rc = json_parse(&v, vars.n > 0 ? vars : str_from(conversation), &e);
     if (rc == 0)
-        rc = template_render(t, v, 1764000000000000000, &r, &e);
+        rc = template_render(t, v, NULL, 1764000000000000000, &r, &e);
     if (rc == 0)
         check(&r, mark_is_callers(source, vars));
     else if (e.text[0] == 0 || rc != (int)e.code)

@@ -25,7 +25,7 @@ static int marked(const char *source, size_t n, const char *vars, struct buf *ou
     assert_int_equal(json_parse(&v, str_from(vars), &e), 0);
     int rc = template_parse(&t, (struct str){source, n}, &e);
     if (rc == 0)
-        rc = template_render(t, v, NOON, &r, &e);
+        rc = template_render(t, v, NULL, NOON, &r, &e);
     buf_clear(out);
     for (size_t i = 0; rc == 0 && i < r.segments; i++) {
         buf_text(out, r.segment[i].control ? "C:" : "U:");
@@ -275,7 +275,7 @@ static void *render_often(void *result) {
     for (int i = 0; i < 50; i++) {
         struct rendered r;
         struct error e;
-        if (template_render(shared, shared_vars, NOON, &r, &e) != 0 ||
+        if (template_render(shared, shared_vars, NULL, NOON, &r, &e) != 0 ||
             !str_is(buf_view(&r.text), "USER é 3 2025 Straße STRASSE;"))
             *(bool *)result = true;
         rendered_free(&r);

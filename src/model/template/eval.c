@@ -4,6 +4,18 @@
 #include <math.h>
 #include <string.h>
 
+static const struct json *find_variable(const struct render *r, struct str name) {
+    const struct json *found = NULL;
+    if (r->said != NULL && str_is(name, "messages"))
+        return r->said->messages;
+    if (r->said != NULL && str_is(name, "tools"))
+        return r->said->tools;
+    for (void *it = json_first(r->vars); it != NULL; it = json_next(r->vars, it))
+        if (str_equal(json_key(it), name))
+            found = json_value(it);
+    return found;
+}
+
 struct value scope_get(struct render *r, const struct scope *s, uint32_t symbol) {
     for (size_t walked = 0; s != NULL; s = s->parent)
         for (const struct binding *b = s->first; b != NULL; b = b->next) {
@@ -19,11 +31,11 @@ struct value scope_get(struct render *r, const struct scope *s, uint32_t symbol)
         *global = value_undefined(text_new(&r->w, name.p, name.n, false));
         if (builtin != NULL)
             *global = (struct value){.kind = BUILTIN, .builtin = builtin};
-        for (void *it = json_first(r->vars); it != NULL; it = json_next(r->vars, it))
-            if (str_equal(json_key(it), name))
-                *global = value_json(&r->w, json_value(it),
-                                     str_is(name, "messages") || str_is(name, "tools") ||
-                                         str_is(name, "documents"));
+        const struct json *variable = find_variable(r, name);
+        if (variable != NULL)
+            *global =
+                value_json(&r->w, variable,
+                           str_is(name, "messages") || str_is(name, "tools") || str_is(name, "documents"));
     }
     return *global;
 }

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "model/template.h"
 
 #include <setjmp.h>
 #include <stdbool.h>
@@ -420,6 +421,7 @@ struct render {
     struct work w;
     const struct template *t;
     const struct json *vars;
+    const struct conversation *said;
     int64_t now_ns;
     struct value *global; /* by symbol: variables of the caller and global functions; UNSET until asked for */
     struct writer *out;
