@@ -22,6 +22,19 @@ struct tenant {
     int64_t remainder; /* 10^-12, below 1000: charged with a later request */
     int64_t open, max_concurrent;
     struct tenant *next;
+    /* The writer's: charged in the group that is being written, the remainder after the last charge. */
+    bool charged;
+    amount charges;
+    int64_t charged_remainder;
+    struct tenant *next_charged;
+};
+
+/* The writer's: the account of a currency's revenue, and what the group that is being written adds to it. */
+struct revenue {
+    char currency[4];
+    int64_t account;
+    amount charges;
+    struct revenue *next;
 };
 
 struct key {
@@ -61,6 +74,7 @@ struct hold {
     atomic_uint_fast64_t durable_sent;
     uint64_t sent, cached;                 /* as the socket took them */
     uint64_t writing_sent, writing_cached; /* of the group that is being committed */
+    bool ended; /* its settlement is queued behind what was sent, and says as much */
     struct settlement settlement;
     amount charge;
     int64_t remainder; /* the tenant's, after the charge */
@@ -89,12 +103,14 @@ struct cloud {
     struct tenant *tenants;
     struct key *keys[1024]; /* by hash */
     struct price_row *prices;
-    struct entry *first, **last; /* the queue */
-    bool stopping, writing;
+    struct entry *first, **last;     /* the queue */
+    bool stopping, writing, waiting; /* waiting: the writer, for an entry */
     atomic_bool broken;
     struct error why;
     struct cloud_stats stats;
     pthread_t writer;
+    struct tenant *charged; /* the writer's */
+    struct revenue *revenues;
     struct control *control;
 };
 
@@ -118,6 +134,10 @@ struct transfer {
     int64_t at;
 };
 int ledger_transfer(struct store *s, const struct transfer *t, bool *again, struct error *e);
+/* Its two halves: the transfer with its postings, and what these add to an account's balance. Whoever records many transfers in one transaction adds once an account,
+ * before the commit. */
+int ledger_record(struct store *s, const struct transfer *t, bool *again, struct error *e);
+int ledger_add(struct store *s, int64_t account, amount value, struct error *e);
 /* The account of that name, made when absent. */
 int ledger_account(struct store *s, const char *name, const char *currency, int64_t *id, struct error *e);
 /* Check everything; what is wrong is appended to `wrong` as JSON strings, separated by commas; *checked counts transfers. live: a server runs, requests may be open. */

@@ -35,45 +35,33 @@ static int write_hold(struct store *s, const struct hold *h, struct error *e) {
     return query_run(q, e);
 }
 
-static int write_sent(struct store *s, struct str id, uint64_t sent, uint64_t cached, struct error *e) {
+static int write_sent(struct store *s, const struct hold *h, struct error *e) {
     struct query *q;
     int rc = store_query(s, &q, "UPDATE request SET sent = $2, cached = $3 WHERE id = $1", e);
     if (rc != 0)
         return rc;
-    query_text(q, 1, id);
-    query_int(q, 2, (int64_t)sent);
-    query_int(q, 3, (int64_t)cached);
+    query_text(q, 1, str_from(h->id));
+    query_int(q, 2, (int64_t)h->writing_sent);
+    query_int(q, 3, (int64_t)h->writing_cached);
     return query_run(q, e);
 }
 
 /* What a settlement writes, from a live hold or from recovery. */
 struct settling {
     struct str id;
-    int64_t account, at, remainder;
-    const char *currency;
+    int64_t account, revenue, at;
     amount charge;
     struct settlement s;
 };
 
-static int write_settlement(struct store *s, const struct settling *w, struct error *e) {
+static int write_request(struct store *s, const struct settling *w, struct error *e) {
     static const char *const state[] = {"done", "cancelled", "failed"};
-    char revenue[32], id[REQUEST_ID_BYTES + 16];
     struct query *q;
-    struct transfer t = {.kind = STR("settle"), .debit = w->account, .value = w->charge, .at = w->at};
-    snprintf(revenue, sizeof revenue, "revenue:%s", w->currency);
-    snprintf(id, sizeof id, "settle:%.*s", (int)w->id.n, w->id.p);
-    t.id = str_from(id);
-    int rc = ledger_account(s, revenue, w->currency, &t.credit, e);
-    if (rc != 0 || (rc = ledger_transfer(s, &t, NULL, e)) != 0 ||
-        (rc = store_query(s, &q, "UPDATE account SET remainder = $2 WHERE id = $1", e)) != 0)
-        return rc;
-    query_int(q, 1, w->account);
-    query_int(q, 2, w->remainder);
-    if ((rc = query_run(q, e)) != 0 ||
-        (rc = store_query(s, &q,
-                          "UPDATE request SET state = $2, sent = $3, cached = $4, charge = $5, chip_ns = $6,"
-                          " first_token_ns = $7, total_ns = $8 WHERE id = $1",
-                          e)) != 0)
+    int rc = store_query(s, &q,
+                         "UPDATE request SET state = $2, sent = $3, cached = $4, charge = $5, chip_ns = $6,"
+                         " first_token_ns = $7, total_ns = $8 WHERE id = $1",
+                         e);
+    if (rc != 0)
         return rc;
     query_text(q, 1, w->id);
     query_text(q, 2, str_from(state[w->s.outcome]));
@@ -85,6 +73,102 @@ static int write_settlement(struct store *s, const struct settling *w, struct er
     query_int(q, 8, w->s.total_ns);
     return query_run(q, e);
 }
+
+/* The charge and the usage record. The balances follow, unless it was written before. */
+static int write_settlement(struct store *s, const struct settling *w, bool *again, struct error *e) {
+    char id[REQUEST_ID_BYTES + 16];
+    struct transfer t = {
+        .kind = STR("settle"), .debit = w->account, .credit = w->revenue, .value = w->charge, .at = w->at};
+    snprintf(id, sizeof id, "settle:%.*s", (int)w->id.n, w->id.p);
+    t.id = str_from(id);
+    int rc = ledger_record(s, &t, again, e);
+    return rc != 0 ? rc : write_request(s, w, e);
+}
+
+static int write_remainder(struct store *s, int64_t account, int64_t remainder, struct error *e) {
+    struct query *q;
+    int rc = store_query(s, &q, "UPDATE account SET remainder = $2 WHERE id = $1", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, account);
+    query_int(q, 2, remainder);
+    return query_run(q, e);
+}
+
+/* ---- the accounts of a group: many charges change few of them, so each is written once ---- */
+
+static int find_revenue(struct store *s, const char *currency, int64_t *account, struct error *e) {
+    char name[32];
+    snprintf(name, sizeof name, "revenue:%s", currency);
+    return ledger_account(s, name, currency, account, e);
+}
+
+static int need_revenue(struct cloud *c, const char *currency, struct revenue **out, struct error *e) {
+    struct revenue *r = c->revenues;
+    while (r != NULL && strcmp(r->currency, currency) != 0)
+        r = r->next;
+    *out = r;
+    if (r != NULL)
+        return 0;
+    if ((r = calloc(1, sizeof *r)) == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for an account");
+    snprintf(r->currency, sizeof r->currency, "%s", currency);
+    int rc = find_revenue(c->store, currency, &r->account, e);
+    if (rc != 0) {
+        free(r);
+        return rc;
+    }
+    r->next = c->revenues;
+    *out = c->revenues = r;
+    return 0;
+}
+
+static int write_charge(struct cloud *c, const struct hold *h, struct error *e) {
+    struct tenant *t = h->tenant;
+    struct revenue *r;
+    bool again;
+    int rc = need_revenue(c, t->currency, &r, e);
+    if (rc != 0)
+        return rc;
+    struct settling w = {.id = str_from(h->id),
+                         .account = t->account,
+                         .revenue = r->account,
+                         .at = clock_wall_ns(),
+                         .charge = h->charge,
+                         .s = h->settlement};
+    rc = write_settlement(c->store, &w, &again, e);
+    if (rc != 0 || again)
+        return rc;
+    if (!t->charged) {
+        t->charged = true;
+        t->charges = 0;
+        t->next_charged = c->charged;
+        c->charged = t;
+    }
+    t->charged_remainder = h->remainder;
+    if (__builtin_add_overflow(t->charges, h->charge, &t->charges) ||
+        __builtin_add_overflow(r->charges, h->charge, &r->charges))
+        return error_set(e, ERR_INVALID, "the charges would be too large");
+    return 0;
+}
+
+static int write_accounts(struct cloud *c, struct error *e) {
+    int rc = 0;
+    for (struct tenant *t; rc == 0 && (t = c->charged) != NULL; c->charged = t->next_charged) {
+        t->charged = false;
+        rc = ledger_add(c->store, t->account, -t->charges, e);
+        if (rc == 0)
+            rc = write_remainder(c->store, t->account, t->charged_remainder, e);
+    }
+    for (struct revenue *r = c->revenues; rc == 0 && r != NULL; r = r->next) {
+        if (r->charges != 0)
+            rc = ledger_add(c->store, r->account, r->charges, e);
+        r->charges = 0;
+    }
+    return rc;
+}
+
+/* ---- groups ---- */
 
 static struct hold *hold_of(struct entry *entry) {
     size_t offset = entry->kind == ENTRY_HOLD   ? offsetof(struct hold, placed)
@@ -98,18 +182,9 @@ static int write_entry(struct cloud *c, struct entry *entry, struct error *e) {
     if (entry->kind == ENTRY_HOLD)
         return write_hold(c->store, h, e);
     if (entry->kind == ENTRY_SENT)
-        return write_sent(c->store, str_from(h->id), h->writing_sent, h->writing_cached, e);
-    struct settling w = {.id = str_from(h->id),
-                         .account = h->tenant->account,
-                         .at = clock_wall_ns(),
-                         .remainder = h->remainder,
-                         .currency = h->tenant->currency,
-                         .charge = h->charge,
-                         .s = h->settlement};
-    return write_settlement(c->store, &w, e);
+        return h->ended ? 0 : write_sent(c->store, h, e);
+    return write_charge(c, h, e);
 }
-
-/* ---- groups ---- */
 
 static void broke(struct cloud *c, const struct error *e) {
     pthread_mutex_lock(&c->lock);
@@ -124,6 +199,8 @@ static int write_group(struct cloud *c, struct entry *group, struct error *e) {
     int rc = store_begin(c->store, e);
     for (struct entry *i = group; rc == 0 && i != NULL; i = i->beside)
         rc = write_entry(c, i, e);
+    if (rc == 0)
+        rc = write_accounts(c, e);
     if (rc == 0)
         rc = store_commit(c->store, e);
     if (rc != 0)
@@ -174,6 +251,7 @@ static struct entry *take_group(struct cloud *c) {
         if (i->kind == ENTRY_SENT) {
             hold_of(i)->writing_sent = hold_of(i)->sent;
             hold_of(i)->writing_cached = hold_of(i)->cached;
+            hold_of(i)->ended = hold_of(i)->settled.queued;
         }
     } while (c->first != NULL && c->first->kind != ENTRY_CALL && group->kind != ENTRY_CALL);
     *link = NULL;
@@ -187,8 +265,11 @@ static void *writer_main(void *context) {
     struct error e = {0};
     for (;;) {
         pthread_mutex_lock(&c->lock);
-        while (c->first == NULL && !c->stopping)
+        while (c->first == NULL && !c->stopping) {
+            c->waiting = true;
             pthread_cond_wait(&c->wake, &c->lock);
+        }
+        c->waiting = false;
         if (c->first == NULL) {
             pthread_mutex_unlock(&c->lock);
             return NULL;
@@ -221,7 +302,10 @@ void journal_put(struct cloud *c, struct entry *entry) {
     *c->last = entry;
     c->last = &entry->next;
     c->stats.queue++;
-    pthread_cond_signal(&c->wake);
+    if (c->waiting) {
+        c->waiting = false;
+        pthread_cond_signal(&c->wake);
+    }
 }
 
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
@@ -254,6 +338,10 @@ void journal_stop(struct cloud *c) {
     pthread_mutex_unlock(&c->lock);
     pthread_join(c->writer, NULL);
     c->writing = false;
+    for (struct revenue *r = c->revenues, *next; r != NULL; r = next) {
+        next = r->next;
+        free(r);
+    }
 }
 
 /* ---- recovery ---- */
@@ -262,6 +350,7 @@ void journal_stop(struct cloud *c) {
 static int recover_one(struct store *s, struct error *e) {
     struct query *q;
     struct settling w = {.at = clock_wall_ns(), .s = {.outcome = OUTCOME_FAILED}};
+    bool again;
     struct tariff tariff = {0};
     char id[REQUEST_ID_BYTES], currency[4];
     int rc =
@@ -277,24 +366,29 @@ static int recover_one(struct store *s, struct error *e) {
     snprintf(id, sizeof id, "%.*s", (int)text.n, text.p);
     snprintf(currency, sizeof currency, "%.*s", (int)money.n, money.p);
     w.id = str_from(id);
-    w.currency = currency;
     w.account = query_column_int(q, 1);
     uint64_t prompt = (uint64_t)query_column_int(q, 3);
     w.s.completion_tokens = (uint64_t)query_column_int(q, 4);
     w.s.cached_tokens = (uint64_t)query_column_int(q, 5);
-    w.remainder = query_column_int(q, 6);
+    int64_t remainder = query_column_int(q, 6);
     amount held = query_column_int(q, 7);
     tariff = (struct tariff){query_column_int(q, 8), query_column_int(q, 9), query_column_int(q, 10)};
     if ((rc = query_run(q, e)) != 0)
         return rc;
     if (w.s.completion_tokens > 0) {
-        money_wide cost = w.remainder + tariff_cost(&tariff, prompt - w.s.cached_tokens, w.s.cached_tokens,
-                                                    w.s.completion_tokens);
+        money_wide cost = remainder + tariff_cost(&tariff, prompt - w.s.cached_tokens, w.s.cached_tokens,
+                                                  w.s.completion_tokens);
         w.charge = cost / 1000 > held ? held : (amount)(cost / 1000);
-        w.remainder = cost / 1000 > held ? 0 : (int64_t)(cost % 1000);
+        remainder = cost / 1000 > held ? 0 : (int64_t)(cost % 1000);
     }
-    rc = write_settlement(s, &w, e);
-    return rc != 0 ? rc : 1;
+    if ((rc = find_revenue(s, currency, &w.revenue, e)) != 0 ||
+        (rc = write_settlement(s, &w, &again, e)) != 0 ||
+        (rc = write_remainder(s, w.account, remainder, e)) != 0)
+        return rc;
+    if (!again && ((rc = ledger_add(s, w.account, -w.charge, e)) != 0 ||
+                   (rc = ledger_add(s, w.revenue, w.charge, e)) != 0))
+        return rc;
+    return 1;
 }
 
 int journal_recover(struct cloud *c, struct error *e) {

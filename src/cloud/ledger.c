@@ -24,34 +24,28 @@ int ledger_account(struct store *s, const char *name, const char *currency, int6
     return query_run(q, e);
 }
 
-/* Is there a transfer of this id? 1: the same one; 0: none. */
-static int find_transfer(struct store *s, const struct transfer *t, struct error *e) {
+/* The transfer that has this id: ERR_CONFLICT unless it is the same one. */
+static int check_same(struct store *s, const struct transfer *t, struct error *e) {
     struct query *q;
     int rc = store_query(s, &q, "SELECT kind, debit, credit, amount FROM transfer WHERE id = $1", e);
     if (rc != 0)
         return rc;
     query_text(q, 1, t->id);
-    if ((rc = query_step(q, e)) <= 0)
+    if ((rc = query_step(q, e)) < 0)
         return rc;
-    bool same = str_equal(query_column_text(q, 0), t->kind) && query_column_int(q, 1) == t->debit &&
+    bool same = rc > 0 && str_equal(query_column_text(q, 0), t->kind) && query_column_int(q, 1) == t->debit &&
                 query_column_int(q, 2) == t->credit && query_column_int(q, 3) == t->value;
     rc = query_run(q, e);
     if (rc == 0 && !same)
         return error_set(e, ERR_CONFLICT, "there is a transfer %.*s with other content",
                          (int)(t->id.n < 100 ? t->id.n : 100), t->id.p);
-    return rc != 0 ? rc : 1;
+    return rc;
 }
 
-static int post(struct store *s, int64_t transfer, int64_t account, amount value, struct error *e) {
+int ledger_add(struct store *s, int64_t account, amount value, struct error *e) {
     struct query *q;
-    int rc = store_query(s, &q, "INSERT INTO posting (transfer, account, amount) VALUES ($1, $2, $3)", e);
+    int rc = store_query(s, &q, "SELECT balance FROM account WHERE id = $1", e);
     if (rc != 0)
-        return rc;
-    query_int(q, 1, transfer);
-    query_int(q, 2, account);
-    query_int(q, 3, value);
-    if ((rc = query_run(q, e)) != 0 ||
-        (rc = store_query(s, &q, "SELECT balance FROM account WHERE id = $1", e)) != 0)
         return rc;
     query_int(q, 1, account);
     if ((rc = query_step(q, e)) <= 0)
@@ -68,17 +62,26 @@ static int post(struct store *s, int64_t transfer, int64_t account, amount value
     return query_run(q, e);
 }
 
-int ledger_transfer(struct store *s, const struct transfer *t, bool *again, struct error *e) {
+static int post(struct store *s, int64_t transfer, const struct transfer *t, struct error *e) {
     struct query *q;
-    int rc = find_transfer(s, t, e);
-    if (again != NULL)
-        *again = rc == 1;
+    int rc = store_query(
+        s, &q, "INSERT INTO posting (transfer, account, amount) VALUES ($1, $2, $3), ($1, $4, $5)", e);
     if (rc != 0)
-        return rc < 0 ? rc : 0;
-    rc = store_query(
+        return rc;
+    query_int(q, 1, transfer);
+    query_int(q, 2, t->debit);
+    query_int(q, 3, -t->value);
+    query_int(q, 4, t->credit);
+    query_int(q, 5, t->value);
+    return query_run(q, e);
+}
+
+int ledger_record(struct store *s, const struct transfer *t, bool *again, struct error *e) {
+    struct query *q;
+    int rc = store_query(
         s, &q,
         "INSERT INTO transfer (id, at, kind, debit, credit, amount) VALUES ($1, $2, $3, $4, $5, $6)"
-        " RETURNING seq",
+        " ON CONFLICT (id) DO NOTHING",
         e);
     if (rc != 0)
         return rc;
@@ -88,12 +91,18 @@ int ledger_transfer(struct store *s, const struct transfer *t, bool *again, stru
     query_int(q, 4, t->debit);
     query_int(q, 5, t->credit);
     query_int(q, 6, t->value);
-    if ((rc = query_step(q, e)) <= 0)
-        return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "a transfer got no number");
-    int64_t seq = query_column_int(q, 0);
-    if ((rc = query_run(q, e)) != 0 || (rc = post(s, seq, t->debit, -t->value, e)) != 0)
+    if ((rc = query_run(q, e)) != 0)
         return rc;
-    return post(s, seq, t->credit, t->value, e);
+    int64_t seq = query_inserted(q);
+    *again = seq == 0;
+    return *again ? check_same(s, t, e) : post(s, seq, t, e);
+}
+
+int ledger_transfer(struct store *s, const struct transfer *t, bool *again, struct error *e) {
+    int rc = ledger_record(s, t, again, e);
+    if (rc != 0 || *again || (rc = ledger_add(s, t->debit, -t->value, e)) != 0)
+        return rc;
+    return ledger_add(s, t->credit, t->value, e);
 }
 
 /* ---- verification ---- */

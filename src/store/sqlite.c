@@ -11,8 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { PARAMETERS = 20 };
+
 struct query {
     sqlite3_stmt *statement;
+    int place[PARAMETERS + 1]; /* of parameter $n */
     const char *sql;
     struct store *store;
     struct query *next;
@@ -79,10 +82,15 @@ int store_open(struct store **out, const char *folder, struct error *e) {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* before SQLite makes it readable for others */
     if (fd >= 0)
         close(fd);
+    /* Nobody asks how much memory SQLite uses, and counting it takes a lock for each piece. Refused, and no matter, once SQLite runs. */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         rc = s->db != NULL ? fail(s, e) : error_set(e, ERR_NO_MEMORY, "no memory for the books");
-    } else if ((rc = run(s, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL", e)) == 0 &&
-               (rc = run(s, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", e)) == 0) {
+    } else if (
+        (rc = run(s, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL", e)) == 0 &&
+        (rc = run(s, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", e)) == 0 &&
+        /* In KiB, and in pages: what is written again and again stays in memory, and goes from the log to its place now and then. */
+        (rc = run(s, "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000", e)) == 0) {
         rc = migrate(s, e);
     }
     if (rc != 0) {
@@ -120,6 +128,14 @@ void store_rollback(struct store *s) {
         sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
 }
 
+static void find_places(struct query *q) {
+    char name[16];
+    for (int i = 1; i <= PARAMETERS; i++) {
+        snprintf(name, sizeof name, "$%d", i);
+        q->place[i] = sqlite3_bind_parameter_index(q->statement, name);
+    }
+}
+
 int store_query(struct store *s, struct query **out, const char *sql, struct error *e) {
     struct query *q = s->queries;
     while (q != NULL && q->sql != sql)
@@ -132,6 +148,7 @@ int store_query(struct store *s, struct query **out, const char *sql, struct err
             free(q);
             return fail(s, e);
         }
+        find_places(q);
         q->sql = sql;
         q->store = s;
         q->next = s->queries;
@@ -143,23 +160,17 @@ int store_query(struct store *s, struct query **out, const char *sql, struct err
     return 0;
 }
 
-static int index_of(struct query *q, int parameter) {
-    char name[16];
-    snprintf(name, sizeof name, "$%d", parameter);
-    return sqlite3_bind_parameter_index(q->statement, name);
-}
-
 void query_int(struct query *q, int parameter, int64_t value) {
-    sqlite3_bind_int64(q->statement, index_of(q, parameter), value);
+    sqlite3_bind_int64(q->statement, q->place[parameter], value);
 }
 
 void query_text(struct query *q, int parameter, struct str value) {
-    sqlite3_bind_text64(q->statement, index_of(q, parameter), value.n ? value.p : "", value.n,
-                        SQLITE_TRANSIENT, SQLITE_UTF8);
+    sqlite3_bind_text64(q->statement, q->place[parameter], value.n ? value.p : "", value.n, SQLITE_TRANSIENT,
+                        SQLITE_UTF8);
 }
 
 void query_blob(struct query *q, int parameter, struct str value) {
-    sqlite3_bind_blob64(q->statement, index_of(q, parameter), value.p, value.n, SQLITE_TRANSIENT);
+    sqlite3_bind_blob64(q->statement, q->place[parameter], value.p, value.n, SQLITE_TRANSIENT);
 }
 
 int query_step(struct query *q, struct error *e) {
@@ -179,6 +190,10 @@ int query_run(struct query *q, struct error *e) {
     int rc;
     while ((rc = query_step(q, e)) > 0) {}
     return rc;
+}
+
+int64_t query_inserted(struct query *q) {
+    return sqlite3_changes(q->store->db) > 0 ? sqlite3_last_insert_rowid(q->store->db) : 0;
 }
 
 int64_t query_column_int(struct query *q, int column) {

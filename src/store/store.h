@@ -28,6 +28,8 @@ void query_blob(struct query *q, int parameter, struct str value);
 int query_step(struct query *q, struct error *e);
 /* Step until done. */
 int query_run(struct query *q, struct error *e);
+/* The number of the row that the last query inserted; 0: it inserted none. (Where a database must be asked for it: RETURNING, which SQLite makes dear.) */
+int64_t query_inserted(struct query *q);
 /* Columns count from 0; text and blobs live until the next step. */
 int64_t query_column_int(struct query *q, int column);
 struct str query_column_text(struct query *q, int column);

@@ -202,14 +202,19 @@ static void test_operations(void **state) {
 
 /* ---- requests ---- */
 
-static struct hold *admit(struct cloud *c, const char *id, uint64_t prompt, uint64_t most, struct error *e) {
-    struct identity who = {.tenant = 1, .key = 1, .account = 1, .weight = 1};
+static struct hold *admit_for(struct cloud *c, int64_t tenant, const char *id, uint64_t prompt, uint64_t most,
+                              struct error *e) {
+    struct identity who = {.tenant = tenant, .key = 1, .account = (uint64_t)tenant, .weight = 1};
     struct admission a = {
         .who = &who, .model = STR("m"), .prompt_tokens = prompt, .max_completion_tokens = most};
     struct hold *h = NULL;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
     cloud_admit(c, &a, &h, e);
     return h;
+}
+
+static struct hold *admit(struct cloud *c, const char *id, uint64_t prompt, uint64_t most, struct error *e) {
+    return admit_for(c, 1, id, prompt, most, e);
 }
 
 struct racer {
@@ -268,6 +273,50 @@ static void test_race_for_the_last_unit(void **state) {
     assert_int_equal(money_parse(&balance, str_from(value), 9, &e), 0);
     assert_int_equal(balance, 1000000000 - charged);
     verify();
+}
+
+static void expect_balance(const char *tenant, amount wanted) {
+    char request[80], value[64];
+    struct error e = {0};
+    amount got;
+    snprintf(request, sizeof request, "{\"op\":\"tenant.show\",\"name\":\"%s\"}", tenant);
+    must(request, "balance", value, sizeof value);
+    assert_int_equal(money_parse(&got, str_from(value), AMOUNT_DIGITS, &e), 0);
+    assert_int_equal(got, wanted);
+}
+
+/* Charges of several tenants and currencies in the same groups: each account gets its own. */
+static void test_groups(void **state) {
+    enum { EACH = 200 };
+    struct cloud *c;
+    struct error e = {0};
+    amount charged[3] = {0}, one;
+    char id[32];
+    open_tenant();
+    must("{\"op\":\"tenant.create\",\"name\":\"u\",\"currency\":\"JPY\",\"credit\":\"100\"}", "name", NULL,
+         0);
+    must("{\"op\":\"tenant.create\",\"name\":\"v\",\"currency\":\"USD\",\"credit\":\"100\"}", "name", NULL,
+         0);
+    must(
+        "{\"op\":\"price.set\",\"model\":\"m\",\"currency\":\"USD\",\"input\":\"3\",\"output\":\"7.000003\"}",
+        "model", NULL, 0);
+    must("{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"99\"}", "available", NULL, 0);
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    for (int i = 0; i < 3 * EACH; i++) {
+        struct settlement s = {
+            .delivered = true, .completion_tokens = (uint64_t)i % 50 + 1, .outcome = OUTCOME_DONE};
+        snprintf(id, sizeof id, "g%d", i);
+        struct hold *h = admit_for(c, i % 3 + 1, id, 10, 100, &e);
+        assert_non_null(h);
+        cloud_settle(h, &s, &one);
+        charged[i % 3] += one;
+    }
+    cloud_close(c);
+    verify();
+    expect_balance("t", 100000000000 - charged[0]);
+    expect_balance("u", 100000000000 - charged[1]);
+    expect_balance("v", 100000000000 - charged[2]);
+    assert_true(charged[0] > charged[2] && charged[2] > 0);
 }
 
 static void test_nothing_before_durable(void **state) {
@@ -404,6 +453,7 @@ int main(void) {
         cmocka_unit_test(test_money),
         cmocka_unit_test_setup_teardown(test_operations, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_race_for_the_last_unit, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_groups, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_nothing_before_durable, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_streams, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_killed, fresh_folder, remove_folder),
