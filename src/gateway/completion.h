@@ -64,7 +64,8 @@ struct completion {
     struct choice *choice;
     uint32_t choices, running; /* running: submitted and not finished */
     struct hold *hold;
-    struct buf out; /* of the response, from byte out_base on */
+    struct buf head; /* how every chunk of a stream begins, which the dialect writes once */
+    struct buf out;  /* of the response, from byte out_base on */
     uint64_t out_base, written;
     uint64_t total, written_total; /* tokens in bytes; of them in bytes written */
     bool written_inside;           /* see emission */
@@ -74,6 +75,7 @@ struct completion {
     bool preparing, ended /* all is in out */, finished, failed, closed, complete;
     uint64_t taken; /* completion tokens that the socket took, all choices */
     struct completion *next, **link;
+    struct completion *next_held, **held_link; /* held_link: NULL, or it waits for the books */
 };
 
 /* An API's way to ask and to answer. Writers append to c->out; completion_emit then says how many tokens the new bytes bring. */

@@ -78,6 +78,37 @@ void completion_drop_unsent(struct completion *c) {
     c->out.n = (size_t)(c->written - c->out_base);
 }
 
+/* The next commit pumps it again. */
+static void wait_for_books(struct completion *c) {
+    struct gateway *g = c->gateway;
+    if (c->held_link != NULL)
+        return;
+    c->next_held = g->held;
+    c->held_link = &g->held;
+    if (g->held != NULL)
+        g->held->held_link = &c->next_held;
+    g->held = c;
+}
+
+static void wait_no_more(struct completion *c) {
+    if (c->held_link == NULL)
+        return;
+    *c->held_link = c->next_held;
+    if (c->next_held != NULL)
+        c->next_held->held_link = c->held_link;
+    c->held_link = NULL;
+}
+
+void completion_books_committed(struct gateway *g) {
+    struct completion *c = g->held;
+    g->held = NULL;
+    for (struct completion *next; c != NULL; c = next) {
+        next = c->next_held;
+        c->held_link = NULL;
+        completion_pump(c);
+    }
+}
+
 void completion_pump(struct completion *c) {
     if (c->x == NULL || c->finished || c->hold == NULL)
         return;
@@ -88,8 +119,10 @@ void completion_pump(struct completion *c) {
     uint64_t may = cloud_may_send(c->hold);
     while (c->emissions_written < c->emissions && exchange_pending(c->x) < PENDING) {
         const struct emission *m = &c->emission[c->emissions_written];
-        if (m->total > may)
-            return; /* gateway_durable calls again */
+        if (m->total > may) {
+            wait_for_books(c);
+            return;
+        }
         struct str bytes = {c->out.p + (c->written - c->out_base), m->end - c->written};
         exchange_write(c->x, bytes, c->emission_base + ++c->emissions_written);
         c->written = m->end;
@@ -352,8 +385,10 @@ void completion_end(struct completion *c) {
     free(c->choice);
     free(c->emission);
     buf_free(&c->body);
+    buf_free(&c->head);
     buf_free(&c->out);
     ask_free(&c->ask);
+    wait_no_more(c);
     *c->link = c->next;
     if (c->next != NULL)
         c->next->link = c->link;

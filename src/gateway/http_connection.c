@@ -513,12 +513,23 @@ static void add_mark(struct exchange *x, uint64_t mark) {
     x->mark[x->marks++] = (struct out_mark){x->out_taken + (x->out.n - x->out_from), mark};
 }
 
+/* A chunk's: in hexadecimal. */
+static void write_size(struct buf *out, size_t n) {
+    char text[2 * sizeof n + 2], *p = text + sizeof text;
+    *--p = '\n';
+    *--p = '\r';
+    do
+        *--p = "0123456789abcdef"[n & 15];
+    while ((n >>= 4) > 0);
+    buf_append(out, p, (size_t)(text + sizeof text - p));
+}
+
 void exchange_write(struct exchange *x, struct str bytes, uint64_t mark) {
     if (x->length_left >= 0)
         x->length_left -= (int64_t)bytes.n;
     if (bytes.n > 0 && !x->headless) {
         if (x->chunked)
-            buf_printf(&x->out, "%zx\r\n", bytes.n);
+            write_size(&x->out, bytes.n);
         buf_str(&x->out, bytes);
         if (x->chunked)
             buf_text(&x->out, "\r\n");

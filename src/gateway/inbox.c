@@ -27,22 +27,29 @@ static size_t probs_size(const struct engine_event *event) {
     return event->logprob != NULL ? n * sizeof *event->logprob : 0;
 }
 
+static size_t error_size(const struct engine_event *event) {
+    return event->error != NULL ? sizeof *event->error : 0;
+}
+
+static char *put(char *to, const void *from, size_t n) {
+    if (n > 0)
+        memcpy(to, from, n);
+    return to + aligned(n);
+}
+
 bool inbox_put(struct inbox *b, struct choice *to, const struct engine_event *event) {
-    size_t probs = probs_size(event);
+    size_t probs = probs_size(event), error = error_size(event);
     struct letter l = {.to = to, .event = *event};
-    if (event->error != NULL)
-        l.error = *event->error;
-    l.size = aligned(sizeof l) + aligned(probs) + aligned(event->text.n);
+    l.size = aligned(sizeof l) + aligned(probs) + aligned(error) + aligned(event->text.n);
     pthread_mutex_lock(&b->lock);
     bool was_empty = b->filling.n == 0;
     char *at = buf_reserve(&b->filling, l.size);
     if (at == NULL) /* a lost letter would leave a request open for ever */
         abort();
-    memcpy(at, &l, sizeof l);
-    if (probs > 0)
-        memcpy(at + aligned(sizeof l), event->logprob, probs);
-    if (event->text.n > 0)
-        memcpy(at + aligned(sizeof l) + aligned(probs), event->text.p, event->text.n);
+    at = put(at, &l, sizeof l);
+    at = put(at, event->logprob, probs);
+    at = put(at, event->error, error);
+    put(at, event->text.p, event->text.n);
     b->filling.n += l.size;
     pthread_mutex_unlock(&b->lock);
     return was_empty;
@@ -64,10 +71,13 @@ struct letter *inbox_next(struct inbox *b, struct letter *last) {
         return NULL;
     struct letter *l = (struct letter *)(void *)at;
     struct engine_event *event = &l->event;
-    size_t probs = probs_size(event);
+    size_t probs = probs_size(event), error = error_size(event);
+    at += aligned(sizeof *l);
     if (probs > 0)
-        event->logprob = (const struct token_logprob *)(const void *)(at + aligned(sizeof *l));
-    event->text.p = at + aligned(sizeof *l) + aligned(probs);
-    event->error = event->error != NULL ? &l->error : NULL;
+        event->logprob = (const struct token_logprob *)(const void *)at;
+    at += aligned(probs);
+    if (error > 0)
+        event->error = (const struct error *)(const void *)at;
+    event->text.p = at + aligned(error);
     return l;
 }

@@ -67,7 +67,6 @@ struct choice;
 struct letter {
     struct choice *to;
     struct engine_event event;
-    struct error error;
     size_t size; /* of the whole */
 };
 
@@ -109,6 +108,7 @@ void completion_closed(struct completion *c, bool complete);
 void completion_event(struct choice *to, const struct engine_event *event);
 void completion_prepared(struct completion *c); /* the worker is done with it */
 void completion_pump(struct completion *c);
+void completion_books_committed(struct gateway *g);             /* those that waited for it go on */
 struct completion *completion_next(const struct completion *c); /* of the gateway's live ones */
 void completion_abort(struct completion *c);                    /* cut the client off */
 /* What it waits for will not come: unsent bytes are dropped, and it fails. */
@@ -137,7 +137,9 @@ struct gateway {
     struct worker *worker;
     struct metrics metrics;
     struct completion *live; /* all completions, linked */
+    struct completion *held; /* those whose bytes wait for the books */
     int64_t created;         /* seconds since 1970 */
+    uint64_t last_id;        /* the time in the latest request's id */
     atomic_bool durable;
     atomic_int drains;
     int64_t drain_until; /* 0: not draining */

@@ -8,8 +8,7 @@ static const char *reason_name(const struct choice *ch) {
     return ch->reason == FINISH_LENGTH ? "length" : "stop";
 }
 
-static void write_head(struct completion *c, const char *object) {
-    struct buf *out = &c->out;
+static void write_head(const struct completion *c, struct buf *out, const char *object) {
     buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", c->id, object,
                (long long)c->created);
     json_write_str(out, c->ask.model);
@@ -28,9 +27,23 @@ static void write_usage(struct completion *c) {
                (unsigned long long)completion_cached(c));
 }
 
-static void begin_chunk(struct completion *c, const char *object) {
-    buf_text(&c->out, "data: ");
-    write_head(c, object);
+/* Every chunk names the same answer: that is written once, and copied for each token. */
+static void begin_chunk(struct completion *c) {
+    if (c->head.n == 0) {
+        buf_text(&c->head, "data: ");
+        write_head(c, &c->head, c->ask.chat ? "chat.completion.chunk" : "text_completion");
+        buf_text(&c->head, ",\"choices\":[");
+        c->out.failed |= c->head.failed;
+    }
+    buf_str(&c->out, buf_view(&c->head));
+}
+
+/* The chunk's one choice, up to what it holds. */
+static void begin_choice(struct choice *ch) {
+    struct buf *out = &ch->completion->out;
+    begin_chunk(ch->completion);
+    buf_text(out, "{\"index\":");
+    buf_number(out, ch->index);
 }
 
 static void end_chunk(struct completion *c) {
@@ -39,8 +52,8 @@ static void end_chunk(struct completion *c) {
 
 static void write_end(struct completion *c) {
     if (c->ask.include_usage) {
-        begin_chunk(c, c->ask.chat ? "chat.completion.chunk" : "text_completion");
-        buf_text(&c->out, ",\"choices\":[],");
+        begin_chunk(c);
+        buf_text(&c->out, "],");
         write_usage(c);
         buf_text(&c->out, "}\n\n");
     }
@@ -56,19 +69,15 @@ static void write_error(struct completion *c, const struct error *e) {
 /* The text of a whole answer, piece by piece, so that each piece's bytes bring its own tokens. */
 static void write_pieces(struct choice *ch) {
     struct completion *c = ch->completion;
-    struct buf quoted = {0};
     size_t from = 0;
     buf_byte(&c->out, '"');
     for (size_t i = 0; i < ch->pieces; i++) {
         struct piece p = ch->piece[i];
-        buf_clear(&quoted);
-        json_write_str(&quoted, (struct str){ch->text.p + from, p.end - from});
-        buf_append(&c->out, quoted.p + 1, quoted.n - 2);
+        json_write_inside(&c->out, (struct str){ch->text.p + from, p.end - from});
         completion_emit(c, ch, p.tokens);
         from = p.end;
     }
     buf_byte(&c->out, '"');
-    buf_free(&quoted);
 }
 
 static void finish_body(struct completion *c) {
@@ -129,18 +138,16 @@ static void write_chat_probs(struct choice *ch) {
 static void chat_text(struct choice *ch) {
     struct completion *c = ch->completion;
     if (!ch->begun) {
-        begin_chunk(c, "chat.completion.chunk");
-        buf_printf(&c->out,
-                   ",\"choices\":[{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
-                   "\"logprobs\":null,\"finish_reason\":null}",
-                   ch->index);
+        begin_choice(ch);
+        buf_text(&c->out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                          "\"finish_reason\":null}");
         end_chunk(c);
         ch->begun = true;
     }
     if (ch->text.n == 0 && ch->probs.tokens.n == 0)
         return;
-    begin_chunk(c, "chat.completion.chunk");
-    buf_printf(&c->out, ",\"choices\":[{\"index\":%u,\"delta\":{\"content\":", ch->index);
+    begin_choice(ch);
+    buf_text(&c->out, ",\"delta\":{\"content\":");
     json_write_str(&c->out, buf_view(&ch->text));
     buf_byte(&c->out, '}');
     write_chat_probs(ch);
@@ -152,15 +159,13 @@ static void chat_text(struct choice *ch) {
 static void chat_finish(struct choice *ch) {
     struct completion *c = ch->completion;
     chat_text(ch);
-    begin_chunk(c, "chat.completion.chunk");
-    buf_printf(&c->out,
-               ",\"choices\":[{\"index\":%u,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"%s\"}",
-               ch->index, reason_name(ch));
+    begin_choice(ch);
+    buf_printf(&c->out, ",\"delta\":{},\"logprobs\":null,\"finish_reason\":\"%s\"}", reason_name(ch));
     end_chunk(c);
 }
 
 static void chat_body(struct completion *c) {
-    write_head(c, "chat.completion");
+    write_head(c, &c->out, "chat.completion");
     buf_text(&c->out, ",\"choices\":[");
     for (uint32_t i = 0; i < c->choices; i++) {
         struct choice *ch = &c->choice[i];
@@ -285,8 +290,8 @@ static void write_completion_probs(struct choice *ch) {
 
 static void completion_chunk(struct choice *ch, bool last) {
     struct completion *c = ch->completion;
-    begin_chunk(c, "text_completion");
-    buf_printf(&c->out, ",\"choices\":[{\"index\":%u,\"text\":", ch->index);
+    begin_choice(ch);
+    buf_text(&c->out, ",\"text\":");
     if (c->ask.echo && !ch->begun) {
         struct buf echo = {0};
         completion_prompt_text(ch, &echo);
@@ -315,7 +320,7 @@ static void completion_finish(struct choice *ch) {
 }
 
 static void whole_body(struct completion *c) {
-    write_head(c, "text_completion");
+    write_head(c, &c->out, "text_completion");
     buf_text(&c->out, ",\"choices\":[");
     for (uint32_t i = 0; i < c->choices; i++) {
         struct choice *ch = &c->choice[i];
