@@ -100,5 +100,6 @@ static inline float quantise_block(const float *x, int8_t *q, int32_t half[2]) {
 }
 
 #include "chip/cpu/x86.inc.h"
+#include "chip/cpu/x86_attention.inc.h"
 
 KERNELS(kernels_avx2, "avx2");
