@@ -33,6 +33,17 @@ const struct kernels *kernels_best(void) {
     return best_kernels(NULL, &known);
 }
 
+/* What options call the forms of KV pages. */
+static int find_kv_form(const char *name, enum kv_form *out, struct error *e) {
+    static const char *const names[KV_FORMS] = {[KV_F16] = "f16", [KV_Q8] = "q8"};
+    for (int i = 0; i < KV_FORMS; i++)
+        if (!strcmp(name ? name : names[KV_F16], names[i])) {
+            *out = (enum kv_form)i;
+            return 0;
+        }
+    return error_set(e, ERR_INVALID, "keys and values are kept as f16 or q8, not \"%.100s\"", name);
+}
+
 int chip_open(struct chip **out, const struct chip_options *o, struct error *e) {
     *out = NULL;
     bool known;
@@ -41,13 +52,18 @@ int chip_open(struct chip **out, const struct chip_options *o, struct error *e) 
         return error_set(
             e, ERR_UNSUPPORTED, "this machine cannot run the kernels \"%s\"; there are auto, reference%s",
             o->kernels, kernels_best() ? ", and avx2 or avx512 where the processor has them" : "");
+    enum kv_form kv;
+    int rc = find_kv_form(o->kv, &kv, e);
+    if (rc)
+        return rc;
     struct chip *c = calloc(1, sizeof *c);
     if (!c)
         return error_set(e, ERR_NO_MEMORY, "no memory for the chip");
-    int rc = pool_create(&c->pool, o->threads, e);
+    rc = pool_create(&c->pool, o->threads, e);
     if (rc)
         goto fail;
     c->fast = fast;
+    c->kv = fast ? &fast->kv[kv] : NULL;
     c->threads = pool_threads(c->pool);
     c->own = calloc(c->threads, sizeof *c->own);
     c->pack_folder = o->pack_folder ? strdup(o->pack_folder) : NULL;
@@ -69,6 +85,7 @@ void chip_close(struct chip *c) {
         free(c->own[i].p);
     free(c->own);
     free(c->shared.p);
+    free(c->parts.p);
     free(c->pack_folder);
     pool_free(c->pool);
     free(c);
@@ -176,6 +193,6 @@ void chip_rope_table(struct chip *c, uint32_t rows, const uint32_t *position, ui
 }
 
 size_t chip_kv_page_bytes(const struct chip *c, uint32_t layers, uint32_t kv_heads, uint32_t head_dim) {
-    size_t value = c->fast ? sizeof(uint16_t) : sizeof(float);
-    return ((size_t)layers * kv_heads * 2 * KV_PAGE_TOKENS * head_dim * value + 63) / 64 * 64;
+    size_t part = c->kv ? c->kv->bytes(head_dim) : (size_t)2 * KV_PAGE_TOKENS * head_dim * sizeof(float);
+    return (size_t)layers * kv_heads * part;
 }

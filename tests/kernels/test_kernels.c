@@ -38,12 +38,16 @@ static float *fill(size_t n, float scale) {
     return p;
 }
 
-static struct chip *open_table(const char *name) {
+static struct chip *open_chip(const char *name, const char *kv) {
     struct chip *c = NULL;
     struct error e = {0};
-    if (chip_open(&c, &(struct chip_options){.kernels = name, .threads = 2}, &e))
+    if (chip_open(&c, &(struct chip_options){.kernels = name, .kv = kv, .threads = 2}, &e))
         print_message("no %s here: %s\n", name, e.text);
     return c;
+}
+
+static struct chip *open_table(const char *name) {
+    return open_chip(name, NULL);
 }
 
 static struct gguf_tensor make_tensor(const struct format *f, uint32_t inputs, uint32_t outputs) {
@@ -213,6 +217,7 @@ static void attend(struct chip *c, const struct shape *s, const float *q, const 
                          .kv_heads = s->kv_heads,
                          .head_dim = s->dim};
     kv.base = chip_alloc(c, kv.page_bytes * pages);
+    memset(kv.base, 0xFF, kv.page_bytes * pages); /* what nobody wrote is not a number */
     for (uint32_t i = 0; i < pages; i++)
         page[i] = pages - 1 - i;
     float frequency[s->dim / 2], *table = fill((size_t)step * s->dim, 0),
@@ -255,33 +260,58 @@ static void attend(struct chip *c, const struct shape *s, const float *q, const 
     free(mine);
 }
 
-static void attention(void **state) {
-    static const struct shape shapes[] = {{9, 3, 64, 0, 131, 0, false},
-                                          {4, 1, 256, 37, 150, 0, true},
-                                          {32, 4, 64, 0, 70, 20, false},
-                                          {2, 2, 20, 33, 65, 0, true}};
-    struct chip *judge = open_table("reference");
-    for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
-        struct chip *fast = open_table(tables[k]);
-        for (size_t i = 0; fast && i < sizeof shapes / sizeof *shapes; i++) {
-            const struct shape *s = &shapes[i];
-            size_t n = (size_t)s->tokens * s->heads * s->dim, kn = (size_t)s->tokens * s->kv_heads * s->dim;
-            float *q = fill(n, 1), *key = fill(kn, 1), *v = fill(kn, 1), *want = fill(n, 0),
-                  *got = fill(n, 0), *other = fill(n, 0);
-            attend(judge, s, q, key, v, s->tokens, want);
-            attend(fast, s, q, key, v, s->tokens, got);
-            double d = distance(got, want, n);
-            if (d > 2e-3)
-                fail_msg("%s attention, shape %zu: %g from the reference", tables[k], i, d);
-            for (uint32_t step = 1; step < 60; step += 11) {
-                attend(fast, s, q, key, v, step, other);
-                assert_memory_equal(got, other, n * sizeof *got);
-            }
-            free(q), free(key), free(v), free(want), free(got), free(other);
-        }
-        chip_close(fast);
+/* A table's attention with one form of KV memory against the reference's, then to the last bit alike however the prompt is cut. */
+static void check_attention(struct chip *fast, struct chip *judge, const struct shape *s, double most) {
+    size_t n = (size_t)s->tokens * s->heads * s->dim, kn = (size_t)s->tokens * s->kv_heads * s->dim;
+    float *q = fill(n, 1), *key = fill(kn, 1), *v = fill(kn, 1), *want = fill(n, 0), *got = fill(n, 0),
+          *other = fill(n, 0);
+    attend(judge, s, q, key, v, s->tokens, want);
+    attend(fast, s, q, key, v, s->tokens, got);
+    double d = distance(got, want, n);
+    if (!(d <= most))
+        fail_msg("%s attention, %u heads, %u tokens: %g from the reference", chip_kernels(fast), s->heads,
+                 s->tokens, d);
+    for (uint32_t step = 1; step < 60; step += 11) {
+        attend(fast, s, q, key, v, step, other);
+        assert_memory_equal(got, other, n * sizeof *got);
     }
+    free(q), free(key), free(v), free(want), free(got), free(other);
+}
+
+/* Short and long (more than one segment), few and many heads to a KV head, odd head sizes, windows, a softcap. */
+static void attention(void **state) {
+    static const struct shape shapes[] = {{9, 3, 64, 0, 131, 0, false},  {4, 1, 256, 37, 150, 0, true},
+                                          {32, 4, 64, 0, 70, 20, false}, {2, 2, 20, 33, 65, 0, true},
+                                          {8, 1, 64, 0, 600, 0, true},   {3, 3, 80, 400, 640, 0, true},
+                                          {10, 2, 32, 0, 530, 5, false}, {100, 1, 64, 0, 40, 0, false}};
+    static const struct {
+        const char *kv;
+        double most;
+    } forms[] = {{"f16", 2e-3}, {"q8", 1.5e-2}};
+    struct chip *judge = open_table("reference");
+    for (size_t k = 0; k < sizeof tables / sizeof *tables; k++)
+        for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+            struct chip *fast = open_chip(tables[k], forms[f].kv);
+            for (size_t i = 0; fast && i < sizeof shapes / sizeof *shapes; i++)
+                check_attention(fast, judge, &shapes[i], forms[f].most);
+            chip_close(fast);
+        }
     chip_close(judge);
+}
+
+/* Half the memory, but for the scales; an unknown form is refused. */
+static void kv_forms(void **state) {
+    struct chip *c = NULL, *half = NULL;
+    struct error e = {0};
+    assert_int_equal(chip_open(&c, &(struct chip_options){.kv = "f8", .threads = 1}, &e), ERR_INVALID);
+    assert_non_null(strstr(e.text, "f8"));
+    if (!(c = open_table("avx2")) || !(half = open_chip("avx2", "q8")))
+        skip();
+    size_t whole = chip_kv_page_bytes(c, 3, 2, 64);
+    assert_int_equal(whole, 3 * 2 * 2 * KV_PAGE_TOKENS * 64 * 2);
+    assert_true(chip_kv_page_bytes(half, 3, 2, 64) <= whole * 54 / 100);
+    chip_close(c);
+    chip_close(half);
 }
 
 static void gated(void **state) {
@@ -366,8 +396,8 @@ static void speed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(outliers),
-                                       cmocka_unit_test(attention), cmocka_unit_test(gated),
-                                       cmocka_unit_test(speed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products),  cmocka_unit_test(outliers),
+                                       cmocka_unit_test(attention), cmocka_unit_test(kv_forms),
+                                       cmocka_unit_test(gated),     cmocka_unit_test(speed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

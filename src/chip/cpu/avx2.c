@@ -16,6 +16,9 @@
 #define TILE_ROW(B, X) \
     { TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1) }
 
+#define ATTEND_ROWS 3
+#define FOR_ATTEND_ROWS(F, A, B) F(A, B, 1) F(A, B, 2) F(A, B, 3)
+
 #define v_zero() _mm256_setzero_ps()
 #define v_set(x) _mm256_set1_ps(x)
 #define v_loadu(p) _mm256_loadu_ps(p)
@@ -32,6 +35,7 @@
 #define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define v_min(a, b) _mm256_min_ps(a, b)
 #define v_max(a, b) _mm256_max_ps(a, b)
+#define v_store16(p, x) store_16(p, _mm256_cvtps_epi32(x))
 #define v_round(a) _mm256_round_ps(a, 8)
 /* p is near 1 and n small: adding to the exponent's bits multiplies by 2^n. */
 #define v_scale2(p, n)   \
@@ -42,6 +46,9 @@
 #define vi_set8(x) _mm256_set1_epi8(x)
 #define vi_set32(x) _mm256_set1_epi32(x)
 #define vi_loadu(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define vi_storeu(p, x) _mm256_storeu_si256((__m256i *)(void *)(p), x)
+#define vi_wide8(p) _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define vi_dot16(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
 #define vi_and(a, b) _mm256_and_si256(a, b)
 #define v_bits(x) _mm256_castsi256_ps(x)
 #define vi_shl16(a) _mm256_slli_epi32(a, 16)
@@ -68,6 +75,17 @@ static inline __m256i dot_8(__m256i sum, __m256i code, __m256i q) {
     __m256i w = _mm256_xor_si256(code, _mm256_set1_epi8(-128));
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static inline float v_top(__m256 x) {
+    __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+
+static inline void store_16(int16_t *p, __m256i x) {
+    _mm_storeu_si128((__m128i *)(void *)p,
+                     _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
 }
 
 static inline __m256 v_within(__m256 x, uint32_t at, uint32_t first, uint32_t end, float other) {

@@ -24,6 +24,10 @@
             TILE_NAME(B, X, 3, 2), TILE_NAME(B, X, 4, 2), TILE_NAME(B, X, 5, 2), TILE_NAME(B, X, 6, 2)  \
     }
 
+#define ATTEND_ROWS 8
+#define FOR_ATTEND_ROWS(F, A, B) \
+    F(A, B, 1) F(A, B, 2) F(A, B, 3) F(A, B, 4) F(A, B, 5) F(A, B, 6) F(A, B, 7) F(A, B, 8)
+
 #define v_zero() _mm512_setzero_ps()
 #define v_set(x) _mm512_set1_ps(x)
 #define v_loadu(p) _mm512_loadu_ps(p)
@@ -40,6 +44,9 @@
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define v_min(a, b) _mm512_min_ps(a, b)
 #define v_max(a, b) _mm512_max_ps(a, b)
+#define v_top(a) _mm512_reduce_max_ps(a)
+#define v_store16(p, x) \
+    _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)))
 #define v_round(a) _mm512_roundscale_ps(a, 8)
 #define v_scale2(p, n) _mm512_scalef_ps(p, n)
 #define v_int(x) _mm512_cvtepi32_ps(x)
@@ -47,6 +54,9 @@
 #define vi_set8(x) _mm512_set1_epi8(x)
 #define vi_set32(x) _mm512_set1_epi32(x)
 #define vi_loadu(p) _mm512_loadu_si512(p)
+#define vi_storeu(p, x) _mm512_storeu_si512(p, x)
+#define vi_wide8(p) _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define vi_dot16(sum, a, b) dot_16(sum, a, b)
 #define vi_and(a, b) _mm512_and_si512(a, b)
 #define v_bits(x) _mm512_castsi512_ps(x)
 #define vi_shl16(a) _mm512_slli_epi32(a, 16)
@@ -68,6 +78,12 @@ static bool pairs(void) {
 
 static inline __attribute__((always_inline)) __m512 dot_bf16(__m512 sum, __m512i w, __m512i x) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+}
+
+/* vpdpwssd; gcc 12 moves the sums of its own to other registers and back in every round of a loop. */
+static inline __m512i dot_16(__m512i sum, __m512i a, __m512i b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
 }
 

@@ -135,6 +135,42 @@ struct tile {
     size_t ahead; /* bytes: how far beyond the weights in use others are asked for */
 };
 
+/* What a KV page holds for a layer and KV head; layouts are the tables' (x86_attention.inc.h). */
+enum kv_form { KV_F16, KV_Q8, KV_FORMS };
+
+/* Queries of rows of one sequence that share a KV head, in order of position, and some of that sequence's pages: what one call of a kernel computes. Query i's
+ * weights are 2^(score - most[i]); out[i] is the sum of the values by weight and total[i] that of the weights, so that runs of pages can be merged. */
+struct attend_block {
+    const char *base; /* page[k]'s part for this layer and head is at base + page[k] * page_bytes */
+    size_t page_bytes;
+    const uint32_t *page;
+    uint32_t pages, at; /* `at`: the position of page[0]'s first token */
+    uint32_t queries, dim;
+    const uint32_t *start, *end; /* [queries]: the positions that each looks at */
+    const float *
+        q; /* [queries][attend_wide(dim)], zeros beyond dim; scaled by log2 e times the scale, or with a softcap by 2 log2 e * scale / cap */
+    float softcap;             /* log2 e times the cap; 0: none */
+    float *out, *most, *total; /* [queries][attend_wide(dim)], [queries], [queries] */
+    void *work;                /* attend_work_bytes, aligned for vectors */
+};
+#define ATTEND_NOTHING (-1e30f) /* `most` of a query that has met no token */
+
+/* A head's dims rounded up to what tiles of outputs take. */
+static inline uint32_t attend_wide(uint32_t dim) {
+    return (dim + 31) / 32 * 32;
+}
+
+static inline size_t attend_work_bytes(uint32_t queries, uint32_t dim) {
+    return attend_wide(dim) * 2 * KV_PAGE_TOKENS * sizeof(float) +
+           queries * (attend_wide(dim) * sizeof(int16_t) + 17 * sizeof(float));
+}
+
+struct kv_kernels {
+    size_t (*bytes)(uint32_t dim); /* of a page's part for one layer and head; a multiple of 64 */
+    void (*write)(void *part, uint32_t slot, const float *k, const float *v, uint32_t dim);
+    void (*attend)(const struct attend_block *b);
+};
+
 struct kernels {
     const char *name;
     uint32_t tile_rows, tile_panels;
@@ -147,17 +183,7 @@ struct kernels {
     /* out[r] = f(gate[r]) * up[r], rows of COLUMNS */
     void (*gate)(enum arch_activation f, const float *gate, const float *up, uint32_t rows, float *out,
                  size_t stride);
-    /* KV pages: f16, keys [head_dim][32], values [32][head_dim]. */
-    void (*kv_write)(uint16_t *keys, uint16_t *values, uint32_t slot, const float *k, const float *v,
-                     uint32_t head_dim);
-    /* score[i][0..32) = q[i] . key[t] for n <= tile_rows vectors of queries */
-    void (*score)(const float *const *q, uint32_t n, const uint16_t *keys, uint32_t head_dim, float *score,
-                  size_t stride);
-    /* p = exp(scale * s - max) over n scores in place, the sum returned; s[n..] up to the next 32 become 0 */
-    float (*softmax)(float *s, uint32_t first, uint32_t n, float scale, float softcap);
-    /* out[i] += sum over t < tokens of p[i][t] * value[t] */
-    void (*mix)(const float *p, size_t p_stride, uint32_t n, uint32_t from, uint32_t tokens,
-                const uint16_t *values, uint32_t head_dim, float *out, size_t out_stride);
+    struct kv_kernels kv[KV_FORMS];
     void (*measure)(int what, uint64_t rounds,
                     double *operations); /* a loop of independent int8, bf16 or fp32 operations */
 };
@@ -173,10 +199,10 @@ struct scratch { /* grows, never shrinks */
 struct chip {
     struct pool *pool;
     uint32_t threads;
-    const struct kernels *fast; /* NULL: the reference */
+    const struct kernels *fast;  /* NULL: the reference */
+    const struct kv_kernels *kv; /* of fast; NULL: the reference's floats */
     char *pack_folder;
-    struct scratch shared, *own; /* own: one a thread */
-    _Atomic uint32_t next;       /* the next piece of the running attention */
+    struct scratch shared, parts, *own; /* parts: of attention; own: one a thread */
 };
 
 void *scratch_need(struct scratch *s,

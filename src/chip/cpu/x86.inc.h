@@ -569,6 +569,6 @@ static void measure(int what, uint64_t rounds, double *operations) {
                                                      : 1);
 }
 
-#define KERNELS(NAME, TEXT)                                                                          \
-    const struct kernels NAME = {TEXT,     TILE_ROWS, MOST_TILE_PANELS, pairs, quantise, tile, gate, \
-                                 kv_write, score,     softmax,          mix,   measure}
+#define KERNELS(NAME, TEXT)                                                           \
+    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, pairs,  quantise, \
+                                 tile, gate,      KV_KERNELS,       measure}
