@@ -1,5 +1,6 @@
 /* unkai bench: how fast a model runs here, each speed beside the limit of this machine that binds it. Limits and speeds are measured in the same run and by turns,
  * because machines are noisy and ratios are what travels. It drives the forward pass itself. */
+#include "cli/bench.h"
 #include "cli/cli.h"
 #include "engine/forward.h"
 
@@ -14,8 +15,7 @@ enum {
     MOST_SEQUENCES = 32,
     CONTEXT = 128,
     REPEATS = 7,
-    PATIENCE = 5 /* seconds */,
-    SAMPLES = 8
+    PATIENCE = 5 /* seconds */
 };
 
 struct speed {
@@ -29,10 +29,7 @@ struct bench {
     struct model *model;
     struct forward *forward;
     struct chip_limits limits;
-    struct {
-        double read[SAMPLES], int8[SAMPLES], bf16[SAMPLES], fp32[SAMPLES];
-    } seen;
-    int samples;
+    struct limit_samples samples;
     double layer_weights, head_weights; /* values */
     double kv_token_bytes;
     uint32_t page[MOST_SEQUENCES][PREFILL / KV_PAGE_TOKENS];
@@ -49,27 +46,25 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Sorts them. */
-static double median(double *value, int n) {
+double bench_median(double *value, int n) {
     qsort(value, (size_t)n, sizeof *value, by_value);
     return value[n / 2];
 }
 
-/* Between the speeds, since what neighbours leave of a machine changes from second to second. */
-static void measure_limits(struct bench *b) {
+void bench_sample_limits(struct limit_samples *s, struct chip *c) {
     struct chip_limits now;
-    chip_measure(b->chip, &now);
-    b->seen.read[b->samples] = now.read_gbs;
-    b->seen.int8[b->samples] = now.int8_gops;
-    b->seen.bf16[b->samples] = now.bf16_gflops;
-    b->seen.fp32[b->samples++] = now.fp32_gflops;
+    chip_measure(c, &now);
+    s->read[s->n] = now.read_gbs;
+    s->int8[s->n] = now.int8_gops;
+    s->bf16[s->n] = now.bf16_gflops;
+    s->fp32[s->n++] = now.fp32_gflops;
 }
 
-static void find_limits(struct bench *b) {
-    b->limits = (struct chip_limits){.read_gbs = median(b->seen.read, b->samples),
-                                     .int8_gops = median(b->seen.int8, b->samples),
-                                     .bf16_gflops = median(b->seen.bf16, b->samples),
-                                     .fp32_gflops = median(b->seen.fp32, b->samples)};
+struct chip_limits bench_limits(struct limit_samples *s) {
+    return (struct chip_limits){.read_gbs = bench_median(s->read, s->n),
+                                .int8_gops = bench_median(s->int8, s->n),
+                                .bf16_gflops = bench_median(s->bf16, s->n),
+                                .fp32_gflops = bench_median(s->fp32, s->n)};
 }
 
 /* Of REPEATS measurements, or of as many as PATIENCE allows: the reference kernels take seconds for one. */
@@ -84,7 +79,7 @@ static double median_seconds(struct bench *b, uint32_t rows, int steps) {
         all += took;
         seconds[n++] = took / steps;
     }
-    return median(seconds, n);
+    return bench_median(seconds, n);
 }
 
 static struct forward_row make_row(const struct bench *b, uint32_t i, uint32_t position, uint32_t sequence,
@@ -137,13 +132,9 @@ static void find_shares(struct bench *b) {
 
 /* ---- the command ---- */
 
-static int open_model(struct bench *b, const char *path, const char *kernels, int64_t threads,
-                      struct error *e) {
-    char packed[4200];
+static int open_chip(struct bench *b, const struct chip_options *o, struct error *e) {
     int rc;
-    snprintf(packed, sizeof packed, "%s/packed", cli_home());
-    struct chip_options o = {.kernels = kernels, .threads = (uint32_t)threads, .pack_folder = packed};
-    if ((rc = model_open(&b->model, path, e)) != 0 || (rc = chip_open(&b->chip, &o, e)) != 0 ||
+    if ((rc = chip_open(&b->chip, o, e)) != 0 ||
         (rc = forward_open(&b->forward, b->chip, b->model, PREFILL, MOST_SEQUENCES, e)) != 0)
         return rc;
     const struct traits *t = &b->model->traits;
@@ -198,15 +189,38 @@ static void print_json(const struct bench *b) {
     printf("]}\n");
 }
 
+static int bench_steps(struct bench *b, const struct chip_options *o, bool as_json, struct error *e) {
+    int rc = open_chip(b, o, e);
+    if (rc != 0)
+        return rc;
+    bench_sample_limits(&b->samples, b->chip);
+    fprintf(stderr, "prefill ...\n");
+    measure_prefill(b);
+    for (int i = 0; i < 6; i++) {
+        fprintf(stderr, "decode, %u sequences ...\n", sequences[i]);
+        bench_sample_limits(&b->samples, b->chip);
+        measure_decode(b, &b->decode[i], sequences[i]);
+    }
+    bench_sample_limits(&b->samples, b->chip);
+    b->limits = bench_limits(&b->samples);
+    find_shares(b);
+    (as_json ? print_json : print_table)(b);
+    return 0;
+}
+
 int cmd_bench(int argc, char **argv) {
     int args;
     int64_t threads = 0;
     bool as_json = false;
-    const char *kernels = NULL;
-    char path[4200];
+    const char *contexts = NULL;
+    char path[4200], packed[4200];
+    struct chip_options o = {.pack_folder = packed};
     struct error e = {0};
     const struct option options[] = {
-        {"kernels", OPTION_TEXT, &kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"context", OPTION_TEXT, &contexts, "N,N",
+         "attention alone, after so many tokens, with every form of --kv"},
+        {"kernels", OPTION_TEXT, &o.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kv", OPTION_TEXT, &o.kv, "FORM", "keys and values in memory: f16, or q8 in half of it (f16)"},
         {"threads", OPTION_INT, &threads, "N", "threads (one a core)", 1, 1024},
         {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},
         {NULL},
@@ -222,23 +236,14 @@ int cmd_bench(int argc, char **argv) {
         fprintf(stderr, "unkai bench: wants one model; see unkai bench --help\n");
         return EXIT_USAGE;
     }
+    snprintf(packed, sizeof packed, "%s/packed", cli_home());
+    o.threads = (uint32_t)threads;
     struct bench *b = calloc(1, sizeof *b);
     rc = b == NULL ? error_set(&e, ERR_NO_MEMORY, "no memory")
                    : cli_model_path(path, sizeof path, argv[1], &e);
-    if (rc == 0 && (rc = open_model(b, path, kernels, threads, &e)) == 0) {
-        measure_limits(b);
-        fprintf(stderr, "prefill ...\n");
-        measure_prefill(b);
-        for (int i = 0; i < 6; i++) {
-            fprintf(stderr, "decode, %u sequences ...\n", sequences[i]);
-            measure_limits(b);
-            measure_decode(b, &b->decode[i], sequences[i]);
-        }
-        measure_limits(b);
-        find_limits(b);
-        find_shares(b);
-        (as_json ? print_json : print_table)(b);
-    }
+    if (rc == 0 && (rc = model_open(&b->model, path, &e)) == 0)
+        rc = contexts != NULL ? bench_attention(b->model, &o, contexts, as_json, &e)
+                              : bench_steps(b, &o, as_json, &e);
     if (b != NULL)
         close_model(b);
     free(b);
