@@ -220,7 +220,7 @@ int cmd_bench(int argc, char **argv) {
         {"context", OPTION_TEXT, &contexts, "N,N",
          "attention alone, after so many tokens, with every form of --kv"},
         {"kernels", OPTION_TEXT, &o.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
-        {"kv", OPTION_TEXT, &o.kv, "FORM", "keys and values in memory: f16, or q8 in half of it (f16)"},
+        {"kv", OPTION_TEXT, &o.kv, "FORM", CLI_KV_HELP},
         {"threads", OPTION_INT, &threads, "N", "threads (one a core)", 1, 1024},
         {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},
         {NULL},

@@ -44,6 +44,9 @@ struct option_list {
 int cli_options(int argc, char **argv, int *args, const struct option *options, const char *usage,
                 const char *about);
 
+/* --kv, wherever there is one. */
+#define CLI_KV_HELP "keys and values in memory: f16, or q8 in half of it (f16)"
+
 /* Print "unkai COMMAND: text" and return EXIT_FAILED. */
 int cli_fail(const char *command, const struct error *e);
 

@@ -12,15 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WINDOW = 512, ROWS = 64, MOST_TOPS = 20, MOST_TEXT = 1 << 30 };
+enum { WINDOW = 512, MOST_WINDOW = 1 << 20, ROWS = 64, MOST_TOPS = 20, MOST_TEXT = 1 << 30 };
 
 struct perplexity {
     struct chip *chip;
     struct model *model;
     struct forward *forward;
     struct tokens tokens;
-    uint32_t page[WINDOW / KV_PAGE_TOKENS];
-    int64_t tops;
+    uint32_t *page;
+    int64_t tops, window;
     struct buf top; /* the JSON array of --logprobs */
     double loss;    /* sum of -log p */
     size_t scored;
@@ -96,20 +96,26 @@ static int read_tokens(struct perplexity *p, const char *path, bool ids, struct 
     return rc;
 }
 
-static int open_model(struct perplexity *p, const char *path, const char *kernels, struct error *e) {
+static uint32_t pages_of(const struct perplexity *p) {
+    return (uint32_t)(p->window + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+}
+
+static int open_model(struct perplexity *p, const char *path, struct chip_options o, struct error *e) {
     int rc;
     char packed[4200];
     snprintf(packed, sizeof packed, "%s/packed", cli_home());
-    struct chip_options o = {.kernels = kernels, .pack_folder = packed};
+    o.pack_folder = packed;
     if ((rc = model_open(&p->model, path, e)) != 0 || (rc = chip_open(&p->chip, &o, e)) != 0 ||
         (rc = forward_open(&p->forward, p->chip, p->model, ROWS, ROWS, e)) != 0)
         return rc;
     chip_take_core(p->chip);
     struct chip_kv *kv = forward_kv(p->forward);
-    kv->base = chip_alloc(p->chip, kv->page_bytes * (WINDOW / KV_PAGE_TOKENS));
-    if (kv->base == NULL)
-        return error_set(e, ERR_NO_MEMORY, "no memory for the keys and values of %d tokens", WINDOW);
-    for (uint32_t i = 0; i < WINDOW / KV_PAGE_TOKENS; i++)
+    kv->base = chip_alloc(p->chip, kv->page_bytes * pages_of(p));
+    p->page = calloc(pages_of(p), sizeof *p->page);
+    if (kv->base == NULL || p->page == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the keys and values of %u tokens",
+                         (unsigned)p->window);
+    for (uint32_t i = 0; i < pages_of(p); i++)
         p->page[i] = i;
     return 0;
 }
@@ -118,12 +124,13 @@ static void close_model(struct perplexity *p) {
     if (p->forward != NULL) {
         struct chip_kv *kv = forward_kv(p->forward);
         if (kv->base != NULL)
-            chip_release(p->chip, kv->base, kv->page_bytes * (WINDOW / KV_PAGE_TOKENS));
+            chip_release(p->chip, kv->base, kv->page_bytes * pages_of(p));
     }
     forward_close(p->forward);
     if (p->chip != NULL)
         chip_close(p->chip);
     model_close(p->model);
+    free(p->page);
     tokens_free(&p->tokens);
     buf_free(&p->top);
 }
@@ -143,15 +150,17 @@ static void print_result(const struct perplexity *p, bool as_json) {
 int cmd_perplexity(int argc, char **argv) {
     int args, rc;
     bool as_json = false, reference = false, ids = false;
-    const char *kernels = NULL;
+    struct chip_options chip = {0};
     char path[4200];
     struct error e = {0};
-    struct perplexity p = {0};
+    struct perplexity p = {.window = WINDOW};
     const struct option options[] = {
         {"json", OPTION_FLAG, &as_json, NULL, "print tokens, perplexity and the top K as JSON"},
         {"logprobs", OPTION_INT, &p.tops, "K", "with --json: the K likeliest next tokens at each position", 0,
          MOST_TOPS},
-        {"kernels", OPTION_TEXT, &kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"window", OPTION_INT, &p.window, "N", "tokens of a window (512)", 2, MOST_WINDOW},
+        {"kernels", OPTION_TEXT, &chip.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kv", OPTION_TEXT, &chip.kv, "FORM", CLI_KV_HELP},
         {"reference", OPTION_FLAG, &reference, NULL,
          "compute with the scalar reference kernels (slow, exact)"},
         {"ids", OPTION_FLAG, &ids, NULL, "FILE is a JSON array of token ids, used as they are"},
@@ -159,8 +168,8 @@ int cmd_perplexity(int argc, char **argv) {
     };
     rc = cli_options(
         argc, argv, &args, options, "MODEL FILE",
-        "Measures how well MODEL predicts the text in FILE (- is standard input), in windows of 512\n"
-        "tokens that start empty. Lower is better; equal numbers mean equal arithmetic.");
+        "Measures how well MODEL predicts the text in FILE (- is standard input), in windows of tokens\n"
+        "that start empty. Lower is better; equal numbers mean equal arithmetic.");
     if (rc != 0)
         return rc > 0 ? EXIT_OK : EXIT_USAGE;
     if (args != 2) {
@@ -168,13 +177,14 @@ int cmd_perplexity(int argc, char **argv) {
         return EXIT_USAGE;
     }
     buf_byte(&p.top, '[');
+    if (reference)
+        chip.kernels = "reference";
     if ((rc = cli_model_path(path, sizeof path, argv[1], &e)) != 0 ||
-        (rc = open_model(&p, path, reference ? "reference" : kernels, &e)) != 0 ||
-        (rc = read_tokens(&p, argv[2], ids, &e)) != 0)
+        (rc = open_model(&p, path, chip, &e)) != 0 || (rc = read_tokens(&p, argv[2], ids, &e)) != 0)
         goto out;
     bool show = isatty(STDERR_FILENO) == 1;
-    for (size_t at = 0; at < p.tokens.n; at += WINDOW) {
-        run_window(&p, at, at + WINDOW < p.tokens.n ? at + WINDOW : p.tokens.n);
+    for (size_t at = 0, n = (size_t)p.window; at < p.tokens.n; at += n) {
+        run_window(&p, at, at + n < p.tokens.n ? at + n : p.tokens.n);
         if (show)
             fprintf(stderr, "\r%zu of %zu tokens", at, p.tokens.n);
     }

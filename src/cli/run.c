@@ -209,12 +209,10 @@ static int converse(struct chat *c, struct error *e) {
     return rc;
 }
 
-static int start(struct chat *c, const char *name, const char *kernels, int64_t threads, struct error *e) {
+static int start(struct chat *c, const char *name, struct chip_options chip, struct error *e) {
     char path[4200], packed[4200];
-    struct engine_options o = {
-        .chip = {.kernels = kernels, .threads = (uint32_t)threads, .pack_folder = packed},
-        .max_running = 1,
-        .max_waiting = 1};
+    chip.pack_folder = packed;
+    struct engine_options o = {.chip = chip, .max_running = 1, .max_waiting = 1};
     snprintf(packed, sizeof packed, "%s/packed", cli_home());
     int rc = cli_model_path(path, sizeof path, name, e);
     if (rc == 0 && (rc = engine_create(&c->engine, &o, e)) == 0 &&
@@ -243,7 +241,7 @@ static int talk(struct chat *c, int args, char **argv, struct error *e) {
 int cmd_run(int argc, char **argv) {
     int args;
     int64_t threads = 0;
-    const char *kernels = NULL;
+    struct chip_options chip = {0};
     struct error e = {0};
     struct chat c = {.temperature = 0.7, .top_p = 0.95};
     const struct option options[] = {
@@ -253,7 +251,8 @@ int cmd_run(int argc, char **argv) {
         {"temperature", OPTION_REAL, &c.temperature, "X", "0: always the likeliest token (0.7)"},
         {"top-p", OPTION_REAL, &c.top_p, "X", "draw from the likeliest tokens with this share (0.95)"},
         {"seed", OPTION_INT, &c.seed, "N", "the same seed draws the same answer", 1, INT64_MAX},
-        {"kernels", OPTION_TEXT, &kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kernels", OPTION_TEXT, &chip.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kv", OPTION_TEXT, &chip.kv, "FORM", CLI_KV_HELP},
         {"threads", OPTION_INT, &threads, "N", "threads (one a core)", 1, 1024},
         {"json", OPTION_FLAG, &c.as_json, NULL, "print the answer and its figures as JSON"},
         {NULL},
@@ -269,7 +268,8 @@ int cmd_run(int argc, char **argv) {
                         "see unkai run --help\n");
         return EXIT_USAGE;
     }
-    rc = start(&c, argv[1], kernels, threads, &e);
+    chip.threads = (uint32_t)threads;
+    rc = start(&c, argv[1], chip, &e);
     if (rc == 0)
         rc = talk(&c, args, argv, &e);
     engine_free(c.engine);

@@ -14,7 +14,7 @@
 
 struct serve {
     struct option_list models;
-    const char *listen, *kernels;
+    const char *listen, *kernels, *kv;
     int64_t kv_bytes, max_running, max_waiting, max_context, threads, max_connections, drain, client_timeout;
     struct cloud *cloud;
     struct engine *engine;
@@ -121,7 +121,7 @@ static int set_up(struct serve *s, struct error *e) {
     char host[256], folder[4096];
     uint16_t port = 0;
     struct engine_options engine = {
-        .chip = {.kernels = s->kernels, .threads = (uint32_t)s->threads, .pack_folder = folder},
+        .chip = {.kernels = s->kernels, .kv = s->kv, .threads = (uint32_t)s->threads, .pack_folder = folder},
         .kv_bytes = (size_t)s->kv_bytes,
         .max_running = (uint32_t)s->max_running,
         .max_waiting = (uint32_t)s->max_waiting,
@@ -160,6 +160,7 @@ int cmd_serve(int argc, char **argv) {
     const struct option options[] = {
         {"listen", OPTION_TEXT, &s.listen, "HOST:PORT", "where to listen (127.0.0.1:8080)", 0, 0},
         {"model", OPTION_LIST, &s.models, "NAME=PATH", "a model to serve; may be given several times", 0, 0},
+        {"kv", OPTION_TEXT, &s.kv, "FORM", CLI_KV_HELP, 0, 0},
         {"kv-bytes", OPTION_INT, &s.kv_bytes, "N", "KV memory of all models together", 0, INT64_MAX},
         {"max-running", OPTION_INT, &s.max_running, "N", "sequences that step together (64)", 1,
          ENGINE_MOST_RUNNING},

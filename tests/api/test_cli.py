@@ -88,6 +88,18 @@ def test_bench_json(unkai, tmp_path):
     assert [d["sequences"] for d in told["decode"]] == [1, 2, 4, 8, 16, 32] and told["prefill"]["tokens"] == 512
 
 
+def test_bench_context(unkai, tmp_path):
+    """Attention alone, with both forms of KV memory; a list that is none is refused."""
+    maker = pathlib.Path(PROGRAM).resolve().parent.parent / "tools" / "make_model"
+    words = "--layers 1 --width 256 --heads 4 --kv-heads 1 --ffn 256 --vocab 512 --format Q4_0".split()
+    subprocess.run([maker, tmp_path / "tiny.gguf", *words], check=True, stdout=subprocess.DEVNULL)
+    told = json.loads(unkai("bench", str(tmp_path / "tiny.gguf"), "--context", "64,700", "--json", "--threads", "1"))
+    assert [(row["context"], row["kv"]) for row in told["attention"]] == [(n, kv) for n in (64, 700) for kv in ("f16", "q8")]
+    assert all(row[key] > 0 for row in told["attention"] for key in ("decode_gbs", "decode_share", "prefill_gflops", "prefill_share"))
+    for wrong in ("", "0", "64;", "64,", "1,2,3,4,5"):
+        unkai("bench", str(tmp_path / "tiny.gguf"), "--context", wrong, code=1)
+
+
 class Terminal:
     """A command at the end of a pseudo-terminal."""
 

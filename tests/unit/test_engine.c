@@ -76,10 +76,12 @@ static void on_event(void *context, const struct engine_event *event) {
     pthread_mutex_unlock(&a->lock);
 }
 
+static const char *kv_form; /* the program's argument; a page of this model takes PAGE_BYTES in any */
+
 static struct engine *start(size_t kv_pages, uint32_t running, uint32_t waiting, const char *path) {
     struct engine *g;
     struct error e = {0};
-    struct engine_options o = {.chip = {.threads = 1},
+    struct engine_options o = {.chip = {.kv = kv_form, .threads = 1},
                                .kv_bytes = kv_pages * PAGE_BYTES,
                                .max_running = running,
                                .max_waiting = waiting};
@@ -590,7 +592,8 @@ static void test_storm(void **state) {
     engine_free(g);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    kv_form = argc > 1 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_in_any_company),
         cmocka_unit_test(test_logprobs),
