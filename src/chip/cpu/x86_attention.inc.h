@@ -118,44 +118,57 @@ INLINE void f16_score(const struct attend_block *b, const struct kv_page *p, uin
     }
 }
 
-/* out = out * factor + weights . values */
+/* The outputs' nv vectors of dims from d on. */
+INLINE void f16_mix_dims(const struct attend_block *b, const struct kv_page *p, float *out, size_t d,
+                         const int n, const int nv, const bool spread,
+                         float weight[ATTEND_ROWS][KV_PAGE_TOKENS], const struct change *c) {
+    const size_t wide = attend_wide(b->dim);
+    VF acc[ATTEND_ROWS][2 * NV];
+    UNROLL
+    for (int r = 0; r < n; r++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[r][v] = v_mul(v_loadu(out + r * wide + d + v * VW), v_set(c->factor[r]));
+    for (size_t t = 0; t < p->tokens; t++) {
+        VF x[ATTEND_ROWS];
+        UNROLL
+        for (int r = 0; r < n; r++)
+            x[r] = v_set(weight[r][t]);
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            VF y = f16_load(p->values, t * wide + d + (size_t)v * VW, spread);
+            UNROLL
+            for (int r = 0; r < n; r++)
+                acc[r][v] = v_fma(x[r], y, acc[r][v]);
+        }
+        if (!spread)
+            for (int j = 0; j < nv / NV; j++)
+                _mm_prefetch(p->next + f16_bytes(b->dim) / 2 +
+                                 (t * wide + d + (size_t)j * STRIP) * sizeof(uint16_t),
+                             _MM_HINT_T0);
+    }
+    UNROLL
+    for (int r = 0; r < n; r++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        v_storeu(out + r * wide + d + v * VW, acc[r][v]);
+}
+
+/* out = out * factor + weights . values; few rows take two strips at a time, so that there are sums enough to hide an addition's latency. */
 INLINE void f16_mix(const struct attend_block *b, const struct kv_page *p, uint32_t i, const int n,
                     const bool spread, VF s[ATTEND_ROWS][NV], const struct change *c) {
     const size_t wide = attend_wide(b->dim);
-    float *out = b->out + (size_t)i * wide, weight[ATTEND_ROWS][KV_PAGE_TOKENS];
+    float *out = b->out + i * wide, weight[ATTEND_ROWS][KV_PAGE_TOKENS];
     UNROLL
     for (int r = 0; r < n; r++)
         UNROLL
     for (int v = 0; v < NV; v++)
         v_storeu(weight[r] + v * VW, s[r][v]);
-    for (size_t d = 0; d < wide; d += STRIP) {
-        VF acc[ATTEND_ROWS][NV];
-        UNROLL
-        for (int r = 0; r < n; r++)
-            UNROLL
-        for (int v = 0; v < NV; v++)
-            acc[r][v] = v_mul(v_loadu(out + r * wide + d + v * VW), v_set(c->factor[r]));
-        for (size_t t = 0; t < p->tokens; t++) {
-            VF x[ATTEND_ROWS];
-            UNROLL
-            for (int r = 0; r < n; r++)
-                x[r] = v_set(weight[r][t]);
-            UNROLL
-            for (int v = 0; v < NV; v++) {
-                VF y = f16_load(p->values, t * wide + d + (size_t)v * VW, spread);
-                UNROLL
-                for (int r = 0; r < n; r++)
-                    acc[r][v] = v_fma(x[r], y, acc[r][v]);
-            }
-            if (!spread)
-                _mm_prefetch(p->next + f16_bytes(wide) / 2 + (t * wide + d) * sizeof(uint16_t), _MM_HINT_T0);
-        }
-        UNROLL
-        for (int r = 0; r < n; r++)
-            UNROLL
-        for (int v = 0; v < NV; v++)
-            v_storeu(out + r * wide + d + v * VW, acc[r][v]);
-    }
+    size_t d = 0;
+    for (; 2 * n <= ATTEND_ROWS && d + 2 * STRIP <= wide; d += 2 * STRIP)
+        f16_mix_dims(b, p, out, d, n, 2 * NV, spread, weight, c);
+    for (; d < wide; d += STRIP)
+        f16_mix_dims(b, p, out, d, n, NV, spread, weight, c);
 }
 
 /* ---- 8 bits: codes of keys [wide / 2][32][2] and values [16][wide][2], in pairs for the products of 16 bits; then bf16 scales of the keys and of the
