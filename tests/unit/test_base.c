@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/seal.h"
 #include "base/utf8.h"
 
 static void test_json_round_trip(void **state) {
@@ -190,6 +191,35 @@ static void test_hash(void **state) {
     }
 }
 
+static void test_seal(void **state) {
+    enum { BYTES = 10000 };
+    static unsigned char plain[BYTES], data[BYTES];
+    uint8_t tag[SEAL_TAG_BYTES], other_tag[SEAL_TAG_BYTES];
+    struct seal *s = seal_create(), *other = seal_create();
+    (void)state;
+    for (int i = 0; i < BYTES; i++)
+        plain[i] = data[i] = (unsigned char)(i * 7);
+    for (size_t n = 0; n <= BYTES; n = n * 3 + 1) { /* any length */
+        assert_true(seal_lock(s, n, STR("name"), data, n, tag));
+        assert_true(n < 16 || memcmp(data, plain, n) != 0);
+        assert_true(seal_open(s, n, STR("name"), data, n, tag));
+        assert_memory_equal(data, plain, BYTES);
+    }
+    /* Another number, binding, seal, length, tag or bit: it does not open. */
+    for (int i = 0; i < 6; i++) {
+        memcpy(data, plain, BYTES);
+        assert_true(seal_lock(s, 1000000 + (uint64_t)i, STR("name"), data, BYTES, tag));
+        memcpy(other_tag, tag, sizeof tag);
+        other_tag[15] ^= i == 4;
+        data[BYTES - 1] ^= i == 5;
+        assert_false(seal_open(i == 2 ? other : s, 1000000 + (uint64_t)i + (i == 0),
+                               i == 1 ? STR("nama") : STR("name"), data, BYTES - (i == 3), other_tag));
+    }
+    seal_free(s);
+    seal_free(other);
+    seal_free(NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json_round_trip),
@@ -199,6 +229,7 @@ int main(void) {
         cmocka_unit_test(test_buf_text),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_seal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
