@@ -14,7 +14,8 @@
 
 struct serve {
     struct option_list models;
-    const char *listen, *kernels, *kv;
+    const char *listen, *kernels, *kv, *kv_spill;
+    int64_t kv_spill_bytes;
     int64_t kv_bytes, max_running, max_waiting, max_context, threads, max_connections, drain, client_timeout;
     struct cloud *cloud;
     struct engine *engine;
@@ -117,6 +118,18 @@ static void raise_descriptors(void) {
     }
 }
 
+/* A file for KV pages: where the operator said, else in the data folder, if that can be. */
+static int open_spill(struct serve *s, struct error *e) {
+    if (s->kv_spill != NULL && strcmp(s->kv_spill, "off") == 0)
+        return 0;
+    int rc = engine_spill(s->engine, s->kv_spill != NULL ? s->kv_spill : cli_home(),
+                          (uint64_t)s->kv_spill_bytes, e);
+    if (rc == 0 || s->kv_spill != NULL)
+        return rc;
+    log_warn("%s; KV memory does without", e->text);
+    return 0;
+}
+
 static int set_up(struct serve *s, struct error *e) {
     char host[256], folder[4096];
     uint16_t port = 0;
@@ -133,6 +146,8 @@ static int set_up(struct serve *s, struct error *e) {
         rc = cloud_open(&s->cloud, cli_home(), on_durable, NULL, e);
     if (rc == 0)
         rc = engine_create(&s->engine, &engine, e);
+    if (rc == 0)
+        rc = open_spill(s, e);
     for (size_t i = 0; i < s->models.n && rc == 0; i++)
         rc = add_model(s, s->models.item[i], e);
     if (rc == 0)
@@ -162,6 +177,11 @@ int cmd_serve(int argc, char **argv) {
         {"model", OPTION_LIST, &s.models, "NAME=PATH", "a model to serve; may be given several times", 0, 0},
         {"kv", OPTION_TEXT, &s.kv, "FORM", CLI_KV_HELP, 0, 0},
         {"kv-bytes", OPTION_INT, &s.kv_bytes, "N", "KV memory of all models together", 0, INT64_MAX},
+        {"kv-spill", OPTION_TEXT, &s.kv_spill, "DIR",
+         "where the file lies for keys and values that memory has no room for; or off (the data folder)", 0,
+         0},
+        {"kv-spill-bytes", OPTION_INT, &s.kv_spill_bytes, "N",
+         "size of that file (a quarter of the free disk, at most 4 GiB)", 1, INT64_MAX},
         {"max-running", OPTION_INT, &s.max_running, "N", "sequences that step together (64)", 1,
          ENGINE_MOST_RUNNING},
         {"max-waiting", OPTION_INT, &s.max_waiting, "N", "sequences in the queue; more get 429 (256)", 1,

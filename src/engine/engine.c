@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 enum { MOST_MODELS = 64, MOST_STOPS = 64, DEFAULT_RUNNING = 64, DEFAULT_WAITING = 256 };
+static const int64_t SECOND = 1000000000, TRIM_EVERY = 300 * SECOND;
 
 struct engine {
     struct engine_options options;
@@ -26,6 +27,7 @@ struct engine {
     int64_t chip_ns;
     double finish_ns; /* between two finished requests, smoothed */
     int64_t last_finish;
+    int64_t trim_at, copy_at; /* when unused KV memory is looked for next; when more of it is copied */
 
     pthread_t thread;
     bool running;
@@ -66,8 +68,12 @@ int engine_create(struct engine **out, const struct engine_options *o, struct er
     g->schedule.max_running = g->options.max_running;
     kv_budget_start(&g->schedule.budget, o->kv_bytes ? o->kv_bytes : default_kv_bytes());
     g->inbox_end = &g->inbox;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&g->lock, NULL);
-    pthread_cond_init(&g->wake, NULL);
+    pthread_cond_init(&g->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     *out = g;
     return 0;
 }
@@ -229,6 +235,14 @@ static void poke(struct engine *g) {
     pthread_mutex_unlock(&g->lock);
 }
 
+static void on_pages(void *context) {
+    poke(context);
+}
+
+int engine_spill(struct engine *g, const char *folder, uint64_t bytes, struct error *e) {
+    return kv_file_open(&g->schedule.budget.file, folder, bytes, on_pages, g, e);
+}
+
 void engine_cancel(struct engine *g, struct sequence *s) {
     if (!atomic_exchange(&s->cancelled, true))
         poke(g);
@@ -348,7 +362,10 @@ static void publish_stats(struct engine *g) {
                                .completion_tokens = g->completion_tokens,
                                .finished = g->finished,
                                .cancelled = g->cancelled,
+                               .kv_resident_bytes = g->schedule.budget.resident,
                                .chip_ns = g->chip_ns};
+    if (g->schedule.budget.file != NULL)
+        kv_file_count(g->schedule.budget.file, &t->kv_file);
     for (size_t i = 0; i < g->schedule.models; i++) {
         struct pool_model *m = &g->model[i];
         m->stats = (struct engine_model_stats){.kv_pages = kv_pages(m->kv), .preempted = m->preempted};
@@ -365,6 +382,28 @@ static void publish_stats(struct engine *g) {
     }
 }
 
+/* Nothing to compute: sleep until somebody comes, or until there is memory to give back or to stop waiting for the file. */
+static void sleep_until_woken(struct engine *g) {
+    const struct kv_budget *b = &g->schedule.budget;
+    int64_t until = g->copy_at < g->trim_at ? g->copy_at : g->trim_at;
+    if (b->file != NULL && kv_file_reading(b->file) && until > clock_mono_ns() + SECOND)
+        until = clock_mono_ns() + SECOND;
+    struct timespec t = {.tv_sec = until / SECOND, .tv_nsec = until % SECOND};
+    int rc = 0;
+    while (rc == 0 && g->inbox == NULL && !g->poked && !g->stopping)
+        rc = b->resident != 0 ? pthread_cond_timedwait(&g->wake, &g->lock, &t)
+                              : pthread_cond_wait(&g->wake, &g->lock);
+}
+
+/* Pages that came from the file, memory that goes back to the system. */
+static void tend_memory(struct engine *g) {
+    int64_t now = clock_mono_ns();
+    kv_collect(&g->schedule.budget);
+    g->copy_at = kv_copy_ahead(&g->schedule.budget) ? now + SECOND / 200 : INT64_MAX;
+    if (now >= g->trim_at) /* sooner again while the file is not quick enough */
+        g->trim_at = now + (kv_trim(&g->schedule.budget) ? TRIM_EVERY : SECOND / 10);
+}
+
 static void *engine_main(void *context) {
     struct engine *g = context;
     bool work = false;
@@ -372,8 +411,8 @@ static void *engine_main(void *context) {
     for (;;) {
         pthread_mutex_lock(&g->lock);
         publish_stats(g);
-        while (!work && g->inbox == NULL && !g->poked && !g->stopping)
-            pthread_cond_wait(&g->wake, &g->lock);
+        if (!work)
+            sleep_until_woken(g);
         struct sequence *inbox = g->inbox;
         bool stopping = g->stopping;
         g->inbox = NULL;
@@ -385,6 +424,7 @@ static void *engine_main(void *context) {
             end_sequences(g, &g->model[i], stopping, FINISH_CANCELLED, NULL);
         if (stopping)
             return NULL;
+        tend_memory(g);
         work = schedule_next(&g->schedule, &g->batch);
         if (work)
             make_step(g);
@@ -420,6 +460,7 @@ void engine_free(struct engine *g) {
     engine_stop(g);
     for (size_t i = 0; i < g->schedule.models; i++)
         close_model(&g->model[i]);
+    kv_file_close(g->schedule.budget.file);
     schedule_free(&g->schedule);
     chip_close(g->chip);
     pthread_mutex_destroy(&g->lock);

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "chip/chip.h"
+#include "engine/kv_file.h"
 #include "engine/sampler.h"
 #include "model/model.h"
 
@@ -26,6 +27,8 @@ struct engine_options {
 int engine_create(struct engine **out, const struct engine_options *o, struct error *e);
 /* Load a model under a name that requests use. Before engine_start. */
 int engine_add_model(struct engine *g, const char *name, const char *path, struct error *e);
+/* Keep pages that KV memory has no room for in a file of at most `bytes` in this folder (kv_file.h; 0: as large as the disk suggests). Before engine_start, once. */
+int engine_spill(struct engine *g, const char *folder, uint64_t bytes, struct error *e);
 int engine_start(struct engine *g, struct error *e);
 void engine_stop(struct engine *g); /* cancels what runs, joins the thread */
 void engine_free(struct engine *g);
@@ -102,6 +105,8 @@ struct engine_stats {
     uint32_t running, waiting, paused;
     uint64_t steps, prompt_tokens, cached_tokens, completion_tokens, finished, cancelled, preempted;
     uint64_t kv_pages, kv_pages_used, kv_pages_cached;
+    uint64_t kv_resident_bytes;   /* KV memory taken from the system */
+    struct kv_file_stats kv_file; /* all 0 without a file */
     int64_t chip_ns;
 };
 void engine_stats(struct engine *g, struct engine_stats *out);

@@ -1,6 +1,7 @@
 /* KV memory: pages of KV_PAGE_TOKENS tokens, counted references, and the prefix cache. A full page is named by a keyed hash of its account, its predecessor's
  * name and its tokens; whoever comes with the same beginning finds it under that name. Pages that nobody holds keep their name and content until the
- * memory is wanted, the longest unused first. All models' pools draw on one budget. Used by the engine's thread only. */
+ * memory is wanted, the longest unused first; then a file keeps them, where there is one (kv_file.h), and gives them back. All models' pools draw on one
+ * budget. Used by the engine's thread only. */
 #ifndef ENGINE_KV_H
 #define ENGINE_KV_H
 
@@ -12,6 +13,7 @@
 enum { KV_NO_PAGE = UINT32_MAX };
 
 struct kv; /* the pages of one model */
+struct kv_file;
 
 /* What all pools share. */
 struct kv_budget {
@@ -19,7 +21,10 @@ struct kv_budget {
     size_t resident;                  /* bytes that were touched and not given back to the system */
     unsigned char secret[HASH_BYTES]; /* of the names: a caller cannot make two prefixes meet */
     uint64_t clock;
+    uint64_t trimmed; /* the clock at the last kv_trim */
+    uint64_t pools;   /* there have been; a pool's number is the count before it */
     struct kv *first;
+    struct kv_file *file; /* for pages that memory has no room for; borrowed; NULL: none */
 };
 
 void kv_budget_start(struct kv_budget *b, size_t bytes);
@@ -40,6 +45,19 @@ struct hash kv_name(const struct kv *k, uint64_t account, const struct hash *pre
 void kv_publish(struct kv *k, uint32_t page, const struct hash *name, const token_id *token);
 /* Find a page by name and take a reference; its tokens are compared as well. */
 uint32_t kv_find(struct kv *k, const struct hash *name, const token_id *token);
+
+/* Is the page of that name in memory, or on its way there now from the file? It is sent for when that takes less than worth_ns. */
+bool kv_fetch(struct kv *k, const struct hash *name, const token_id *token, double worth_ns);
+/* It is on its way, and will be there, or not, after some kv_collect; not when reading is stuck. */
+bool kv_coming(struct kv *k, const struct hash *name);
+/* Pages that have come since the last call can be found. */
+void kv_collect(struct kv_budget *b);
+/* Copy some of the pages that would be evicted next to the file, so that evicting them costs nothing when many go at once. True: more are to be copied, but not all at
+ * once. */
+bool kv_copy_ahead(struct kv_budget *b);
+/* Give memory that nobody needs back to the system: of pages without content, and, where a file takes all that memory holds, of pages unused since the last call but one
+ * that returned true. False: the file takes no more at the moment. */
+bool kv_trim(struct kv_budget *b);
 
 uint32_t kv_pages(const struct kv *k);     /* at most */
 uint32_t kv_available(const struct kv *k); /* that kv_acquire would give, one after the other */

@@ -246,8 +246,8 @@ static bool comes_soon(const struct sequence *q) {
 }
 
 static bool add_prefill(struct schedule *s, struct batch *b, struct sequence *q, uint32_t budget) {
-    sequence_find_pages(q, q->model->kv);
-    if (!q->prompt_logprobs && comes_soon(q))
+    if (sequence_find_pages(q, q->model->kv, q->model->prefill_row_ns * KV_PAGE_TOKENS) ||
+        (!q->prompt_logprobs && comes_soon(q)))
         return false;
     uint32_t rows = q->tokens - q->computed;
     if (q->prompt_logprobs && rows > s->max_running - b->logits)

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { AHEAD = 32 }; /* pages that one sequence may have on their way */
+
 static int copy_stops(struct sequence *s, const struct engine_request *r) {
     s->stop = calloc(r->stops + 1, sizeof *s->stop);
     if (s->stop == NULL)
@@ -79,7 +81,7 @@ void sequence_unref(struct sequence *s) {
 void sequence_drop_pages(struct sequence *s, struct kv *kv) {
     for (uint32_t i = s->pages; i-- > 0;) /* the end first: a prefix is worth more than what follows it */
         kv_release(kv, s->page[i]);
-    s->pages = s->computed = s->published = 0;
+    s->pages = s->computed = s->published = s->ahead = 0;
     s->named = false;
     s->started = false;
     s->resumed = true;
@@ -114,12 +116,31 @@ void sequence_advance(struct sequence *s, struct kv *kv, uint32_t rows) {
     }
 }
 
-void sequence_find_pages(struct sequence *s, struct kv *kv) {
+/* Send for the pages that follow those it has, as far as they are known. Each is sent for once: one that was lost meanwhile is computed, and nobody waits for ever. */
+static void fetch_ahead(struct sequence *s, struct kv *kv, double page_ns) {
+    if (s->ahead <= s->computed)
+        s->ahead = s->computed;
+    for (uint32_t pages = (s->ahead - s->computed) / KV_PAGE_TOKENS + 1;
+         pages <= AHEAD && s->tokens - s->ahead > KV_PAGE_TOKENS; pages++) {
+        const token_id *token = s->token + s->ahead;
+        struct hash name = pages == 1 ? s->next_name : kv_name(kv, s->account_number, &s->ahead_name, token);
+        if (!kv_fetch(kv, &name, token, page_ns * pages))
+            return;
+        s->ahead += KV_PAGE_TOKENS;
+        s->ahead_name = name;
+    }
+}
+
+bool sequence_find_pages(struct sequence *s, struct kv *kv, double page_ns) {
     const struct hash *name;
     uint32_t page;
     /* Every position of the prompt must be computed when its logits are wanted. */
-    while (!s->prompt_logprobs && (name = sequence_next_name(s, kv)) != NULL &&
-           (page = kv_find(kv, name, s->token + s->computed)) != KV_NO_PAGE) {
+    while (!s->prompt_logprobs && (name = sequence_next_name(s, kv)) != NULL) {
+        page = kv_find(kv, name, s->token + s->computed);
+        if (page == KV_NO_PAGE) {
+            fetch_ahead(s, kv, page_ns);
+            return kv_coming(kv, name);
+        }
         s->page[s->pages++] = page;
         s->computed += KV_PAGE_TOKENS;
         s->published = s->computed;
@@ -128,6 +149,7 @@ void sequence_find_pages(struct sequence *s, struct kv *kv) {
         if (!s->resumed)
             s->cached += KV_PAGE_TOKENS;
     }
+    return false;
 }
 
 /* ---- events ---- */

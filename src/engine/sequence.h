@@ -44,10 +44,12 @@ struct sequence {
     struct hash name;   /* of the last of those pages */
     bool named;         /* next_name is the name of the page after it */
     struct hash next_name;
-    bool started;  /* holds a slot and pages */
-    bool resumed;  /* has held and lost them before */
-    uint32_t rows; /* in the step being made */
-    bool logits;   /* the last of them wants logits */
+    uint32_t ahead;         /* tokens whose pages are there, or on their way from the file */
+    struct hash ahead_name; /* of the last of those pages */
+    bool started;           /* holds a slot and pages */
+    bool resumed;           /* has held and lost them before */
+    uint32_t rows;          /* in the step being made */
+    bool logits;            /* the last of them wants logits */
 
     struct token_logprob *logprob; /* [prompt], only with prompt_logprobs; the last one is scratch */
     uint32_t cached;
@@ -69,8 +71,9 @@ void sequence_advance(struct sequence *s, struct kv *kv, uint32_t rows);
 /* May the page that begins at `computed` come from the cache, and under which name? NULL: no. */
 const struct hash *sequence_next_name(struct sequence *s, const struct kv *kv);
 
-/* Take the pages that are known already, from `computed` on; at least one token is left to compute. */
-void sequence_find_pages(struct sequence *s, struct kv *kv);
+/* Take the pages that are known already, from `computed` on; at least one token is left to compute. Pages that lie in the file are sent for when that takes less
+ * time than computing them, at page_ns each. True: the next page is on its way, so wait. */
+bool sequence_find_pages(struct sequence *s, struct kv *kv, double page_ns);
 
 /* Too far ahead of its client: it pauses. */
 bool sequence_blocked(const struct sequence *s);

@@ -210,6 +210,22 @@ static void write_engine(struct buf *out, struct gateway *g) {
     plain(out, "engine_chip_seconds_total", "counter", "Time the chip worked.", (double)s.chip_ns * 1e-9);
 }
 
+static void write_kv_file(struct buf *out, struct gateway *g) {
+    struct engine_stats s;
+    engine_stats(g->engine, &s);
+    plain(out, "kv_memory_bytes", "gauge", "KV memory taken from the system.", (double)s.kv_resident_bytes);
+    plain(out, "kv_spill_bytes", "gauge", "KV pages that lie in the file.", (double)s.kv_file.bytes);
+    plain(out, "kv_pages_spilled_total", "counter", "KV pages written to the file.",
+          (double)s.kv_file.spilled);
+    plain(out, "kv_pages_restored_total", "counter", "KV pages read back from the file.",
+          (double)s.kv_file.restored);
+    plain(out, "kv_pages_dropped_total", "counter",
+          "KV pages that the file did not take: the disk was too slow, full or broken.",
+          (double)s.kv_file.dropped);
+    plain(out, "kv_pages_lost_total", "counter", "KV pages that could not be read back whole.",
+          (double)s.kv_file.failed);
+}
+
 static void write_cloud(struct buf *out, struct gateway *g) {
     struct cloud_stats s;
     cloud_stats(g->cloud, &s);
@@ -244,6 +260,7 @@ void metrics_write(struct buf *out, struct gateway *g) {
         write_histogram(out, &g->metrics, (enum model_histogram)i);
     write_memory(out, g);
     write_engine(out, g);
+    write_kv_file(out, g);
     write_cloud(out, g);
     write_http(out, g);
 }

@@ -98,6 +98,15 @@ static struct engine *started(size_t kv_pages, uint32_t running, uint32_t waitin
     return g;
 }
 
+/* With a file for the pages that memory has no room for. */
+static struct engine *started_with_file(size_t kv_pages, uint32_t running, uint32_t waiting) {
+    struct engine *g = start(kv_pages, running, waiting, tiny);
+    struct error e = {0};
+    assert_int_equal(engine_spill(g, "/tmp", 1 << 20, &e), 0);
+    assert_int_equal(engine_start(g, &e), 0);
+    return g;
+}
+
 /* A request of `n` tokens made from `seed`, greedy; the caller may change it before it is asked. */
 static struct engine_request request(token_id *prompt, uint32_t n, uint64_t seed, uint32_t most) {
     for (uint32_t i = 0; i < n; i++) {
@@ -171,10 +180,11 @@ static void ask_one(struct engine *g, struct answer *a, int i, uint32_t window) 
 static void test_same_in_any_company(void **state) {
     static const struct {
         uint32_t pages, running, window;
-        bool preempts;
+        bool preempts, file;
     } round[] = {
-        {400, 64, 0, false}, {25, 64, 0, true}, {400, 1, 0, false},
-        {400, 3, 0, false},  {60, 5, 5, false}, {26, 8, 7, true},
+        {400, 64, 0, false, false}, {25, 64, 0, true, false}, {400, 1, 0, false, false},
+        {400, 3, 0, false, false},  {60, 5, 5, false, false}, {26, 8, 7, true, false},
+        {25, 64, 0, true, true},    {26, 8, 7, true, true},
     };
     static struct answer alone[PROMPTS], a[PROMPTS];
     for (int i = 0; i < PROMPTS; i++) {
@@ -188,7 +198,8 @@ static void test_same_in_any_company(void **state) {
     }
     for (size_t n = 0; n < sizeof round / sizeof *round; n++) {
         struct engine_stats stats;
-        struct engine *g = started(round[n].pages, round[n].running, 0);
+        struct engine *g = round[n].file ? started_with_file(round[n].pages, round[n].running, 0)
+                                         : started(round[n].pages, round[n].running, 0);
         for (int i = 0; i < PROMPTS; i++)
             ask_one(g, &a[i], i, round[n].window);
         for (int i = 0; i < PROMPTS; i++) {
@@ -201,8 +212,9 @@ static void test_same_in_any_company(void **state) {
         }
         engine_stop(g);
         engine_stats(g, &stats);
-        print_message("%u pages, %u at once: %lu steps, %lu preempted\n", round[n].pages, round[n].running,
-                      (unsigned long)stats.steps, (unsigned long)stats.preempted);
+        print_message("%u pages, %u at once: %lu steps, %lu preempted, %lu pages read back\n", round[n].pages,
+                      round[n].running, (unsigned long)stats.steps, (unsigned long)stats.preempted,
+                      (unsigned long)stats.kv_file.restored);
         if (round[n].preempts)
             assert_true(stats.preempted > 0);
         engine_free(g);
@@ -284,6 +296,63 @@ static void test_prefixes(void **state) {
     assert_int_equal(stats.running + stats.waiting + stats.paused, 0);
     assert_int_equal(ask(g, &a[0], &r), ERR_UNAVAILABLE); /* it has stopped */
     assert_int_equal(engine_model_failed(g, STR("m"), &e), 0);
+    engine_free(g);
+}
+
+/* Flip a bit in every page of the file, which has no path. */
+static void damage_the_file(void) {
+    char path[64], target[64], byte;
+    int damaged = 0;
+    for (int fd = 3; fd < 100; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(path, target, sizeof target - 1);
+        if (n <= 0)
+            continue;
+        target[n] = 0;
+        if (strncmp(target, "/tmp/", 5) != 0 || strstr(target, " (deleted)") == NULL)
+            continue;
+        damaged++;
+        for (off_t at = 100; pread(fd, &byte, 1, at) == 1; at += 4096) {
+            byte ^= 1;
+            assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        }
+    }
+    assert_int_equal(damaged, 1);
+}
+
+/* Two prompts take turns in memory for one: the pages of each come back from the file, or are computed anew where it has lost them, and nobody sees a
+ * difference but in the time. How many are read hangs on how fast the machine is at the moment; the first always are. */
+static void test_pages_from_the_file(void **state) {
+    enum { TURNS = 12, LOST = 9 };
+    struct answer first[2] = {0}, again = {0};
+    struct engine_stats stats;
+    token_id prompt[400];
+    struct engine *g = started_with_file(14, 0, 0);
+    for (int turn = 0; turn < TURNS; turn++) {
+        struct engine_request r = request(prompt, 320, (uint64_t)turn % 2 + 20, 40);
+        struct answer *a = turn < 2 ? &first[turn] : &again;
+        if (turn == LOST)
+            damage_the_file();
+        assert_int_equal(ask(g, a, &r), 0);
+        finish(a);
+        assert_int_equal(a->reason, FINISH_LENGTH);
+        assert_true(turn >= 2 || a->cached == 0);
+        if (turn == 2)
+            assert_true(a->cached >= KV_PAGE_TOKENS);
+        if (turn >= 2) {
+            assert_memory_equal(a->token, first[turn % 2].token, 40 * sizeof *a->token);
+            assert_memory_equal(a->logprob, first[turn % 2].logprob, 40 * sizeof *a->logprob);
+            forget(a);
+        }
+    }
+    engine_stop(g);
+    engine_stats(g, &stats);
+    print_message("%lu pages written, %lu read back, %lu broken\n", (unsigned long)stats.kv_file.spilled,
+                  (unsigned long)stats.kv_file.restored, (unsigned long)stats.kv_file.failed);
+    assert_true(stats.kv_file.restored >= 1);
+    assert_int_equal(stats.kv_pages_used, 0);
+    forget(&first[0]);
+    forget(&first[1]);
     engine_free(g);
 }
 
@@ -567,12 +636,11 @@ static void *storm(void *context) {
     return NULL;
 }
 
-static void test_storm(void **state) {
+static void raise_storm(struct engine *g) {
     pthread_t thread[THREADS];
     struct caller caller[THREADS];
     struct engine_stats stats;
     uint32_t refused = 0, cancelled = 0;
-    struct engine *g = started(14, 4, 3);
     for (uint64_t i = 0; i < THREADS; i++) {
         caller[i] = (struct caller){.engine = g, .random = i + 1};
         assert_int_equal(pthread_create(&thread[i], NULL, storm, &caller[i]), 0);
@@ -584,12 +652,21 @@ static void test_storm(void **state) {
     }
     engine_stop(g);
     engine_stats(g, &stats);
-    print_message("%u refused, %u cancelled, %lu finished, %lu preempted\n", refused, cancelled,
-                  (unsigned long)stats.finished, (unsigned long)stats.preempted);
+    print_message("%u refused, %u cancelled, %lu finished, %lu preempted, %lu pages read back\n", refused,
+                  cancelled, (unsigned long)stats.finished, (unsigned long)stats.preempted,
+                  (unsigned long)stats.kv_file.restored);
     assert_int_equal(stats.finished + refused, THREADS * ROUNDS);
     assert_true(stats.cancelled <= cancelled);
     assert_int_equal(stats.kv_pages_used + stats.running + stats.waiting + stats.paused, 0);
     engine_free(g);
+}
+
+static void test_storm(void **state) {
+    raise_storm(started(14, 4, 3));
+}
+
+static void test_storm_with_file(void **state) {
+    raise_storm(started_with_file(14, 4, 3));
 }
 
 int main(int argc, char **argv) {
@@ -598,6 +675,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_same_in_any_company),
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_pages_from_the_file),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_fair),
@@ -605,6 +683,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_file_truncated),
         cmocka_unit_test(test_file_written_to),
         cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_storm_with_file),
     };
     int fd = mkstemp(tiny);
     if (fd < 0 || !tiny_model_write(tiny, 7)) {
