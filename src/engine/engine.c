@@ -66,6 +66,7 @@ int engine_create(struct engine **out, const struct engine_options *o, struct er
     }
     g->schedule.model = g->model;
     g->schedule.max_running = g->options.max_running;
+    g->schedule.speculates = o->speculation != SPECULATE_NEVER;
     kv_budget_start(&g->schedule.budget, o->kv_bytes ? o->kv_bytes : default_kv_bytes());
     g->inbox_end = &g->inbox;
     pthread_condattr_t monotonic;
@@ -101,6 +102,12 @@ static bool grow_space(struct engine *g, size_t vocab) {
     return true;
 }
 
+/* Rows of a step that may want logits: one a sequence, or guesses. */
+static uint32_t most_logits(const struct engine *g) {
+    uint32_t n = g->options.max_running;
+    return n > SPECULATE_ROWS ? n : SPECULATE_ROWS;
+}
+
 int engine_add_model(struct engine *g, const char *name, const char *path, struct error *e) {
     struct pool_model *m = &g->model[g->schedule.models];
     if (g->running)
@@ -111,8 +118,7 @@ int engine_add_model(struct engine *g, const char *name, const char *path, struc
         return error_set(e, ERR_CONFLICT, "two models have the name %s", name);
     int rc = model_open(&m->model, path, e);
     if (rc == 0)
-        rc = forward_open(&m->forward, g->chip, m->model, BATCH_PREFILL + g->options.max_running,
-                          g->options.max_running, e);
+        rc = forward_open(&m->forward, g->chip, m->model, BATCH_PREFILL + most_logits(g), most_logits(g), e);
     if (rc == 0)
         rc = kv_create(&m->kv, &g->schedule.budget, forward_kv(m->forward), e);
     if (rc == 0) {
@@ -124,6 +130,7 @@ int engine_add_model(struct engine *g, const char *name, const char *path, struc
         close_model(m);
         return rc;
     }
+    m->speculation.always = g->options.speculation == SPECULATE_ALWAYS;
     g->schedule.models++;
     return 0;
 }
@@ -315,10 +322,34 @@ static void fail_model(struct engine *g, struct pool_model *m) {
     end_sequences(g, m, true, FINISH_FAILED, &m->why);
 }
 
+/* What the step brought s; logits[] are those that its rows asked for. Each guess is judged by the token that is chosen in its place, just as it would be
+ * without it: the first that is wrong ends the step for s, and what was computed behind it is written over later. True when the sequence has ended. */
+static bool take_rows(struct engine *g, struct sequence *s, const struct forward_row *row, float *logits) {
+    struct pool_model *m = s->model;
+    uint32_t r = 0, before = s->completion;
+    bool ended = false;
+    while (r < s->rows && !ended && row[r].token == s->token[row[r].position] &&
+           !atomic_load(&s->cancelled)) {
+        sequence_advance(s, m->kv, 1);
+        if (row[r].want_logits) {
+            if (s->prompt_logprobs)
+                sequence_prompt_logits(s, m->model, row[r].position, logits);
+            if (s->computed == s->tokens)
+                ended = sequence_take(s, m->model, logits, &g->space);
+            logits += m->model->traits.vocab;
+        }
+        r++;
+    }
+    if (s->drafted > 0 && r > 1)
+        m->accepted += r - 1;
+    g->completion_tokens += s->completion - before;
+    s->rows = s->drafted = 0;
+    return ended;
+}
+
 static void make_step(struct engine *g) {
     struct batch *b = &g->batch;
     struct pool_model *m = b->model;
-    size_t vocab = m->model->traits.vocab;
     int64_t start = clock_mono_ns();
     float *logits = forward_step(m->forward, b->row, b->rows);
     int64_t ns = clock_mono_ns() - start;
@@ -331,24 +362,12 @@ static void make_step(struct engine *g) {
     const struct forward_row *row = b->row;
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *s = b->sequence[i];
-        uint32_t rows = s->rows, before = s->completion;
-        for (uint32_t r = 0; r < rows; r++, row++) {
-            if (!row->want_logits)
-                continue;
-            if (s->prompt_logprobs)
-                sequence_prompt_logits(s, m->model, row->position, logits);
-            if (r + 1 < rows)
-                logits += vocab;
-        }
-        bool wanted = row[-1].want_logits;
-        sequence_advance(s, m->kv, rows);
-        s->rows = 0;
-        bool ended = s->logits && sequence_take(s, m->model, logits, &g->space);
-        g->completion_tokens += s->completion - before;
+        const struct forward_row *end = row + s->rows;
+        bool ended = take_rows(g, s, row, logits);
+        for (; row < end; row++)
+            logits += row->want_logits ? m->model->traits.vocab : 0;
         if (ended)
             retire(g, s, false);
-        if (wanted)
-            logits += vocab;
     }
 }
 
@@ -368,7 +387,10 @@ static void publish_stats(struct engine *g) {
         kv_file_count(g->schedule.budget.file, &t->kv_file);
     for (size_t i = 0; i < g->schedule.models; i++) {
         struct pool_model *m = &g->model[i];
-        m->stats = (struct engine_model_stats){.kv_pages = kv_pages(m->kv), .preempted = m->preempted};
+        m->stats = (struct engine_model_stats){.kv_pages = kv_pages(m->kv),
+                                               .preempted = m->preempted,
+                                               .drafted = m->drafted,
+                                               .accepted = m->accepted};
         kv_count(m->kv, &m->stats.kv_pages_used, &m->stats.kv_pages_cached);
         for (const struct sequence *s = m->first; s != NULL; s = s->next) {
             bool paused = sequence_blocked(s) || (!s->started && s->resumed);

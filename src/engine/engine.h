@@ -22,6 +22,11 @@ struct engine_options {
     uint32_t max_running; /* sequences that step together, ENGINE_MOST_RUNNING at most; 0: 64 */
     uint32_t max_waiting; /* queue; full: ERR_BUSY (429); 0: 256 */
     uint32_t max_context; /* tokens a sequence may hold; 0: the model's own */
+    enum {
+        SPECULATE_WHERE_IT_PAYS,
+        SPECULATE_NEVER,
+        SPECULATE_ALWAYS
+    } speculation; /* guessed tokens (speculate.h); output is the same to the last bit, so never and always are for measurements and tests */
 };
 
 int engine_create(struct engine **out, const struct engine_options *o, struct error *e);
@@ -113,6 +118,7 @@ void engine_stats(struct engine *g, struct engine_stats *out);
 /* Of model i alone. */
 struct engine_model_stats {
     uint64_t kv_pages, kv_pages_used, kv_pages_cached, preempted;
+    uint64_t drafted, accepted; /* guessed tokens computed, and those that came true */
 };
 void engine_model_stats(struct engine *g, size_t i, struct engine_model_stats *out);
 /* Seconds after which a refused caller may try again, from the present rate; at least 1. */

@@ -221,12 +221,10 @@ static uint32_t make_room(struct schedule *s, struct sequence *q, uint32_t rows)
 }
 
 static void add_rows(struct batch *b, struct sequence *q, uint32_t rows) {
-    bool ends = q->computed + rows == q->tokens;
     q->rows = rows;
-    q->logits = ends;
     b->sequence[b->sequences++] = q;
     for (uint32_t i = 0; i < rows; i++) {
-        bool logits = (ends && i + 1 == rows) || (q->prompt_logprobs && q->computed + i < q->prompt);
+        bool logits = q->computed + i + 1 >= q->tokens || (q->prompt_logprobs && q->computed + i < q->prompt);
         b->logits += logits;
         b->row[b->rows++] = (struct forward_row){.token = q->token[q->computed + i],
                                                  .position = q->computed + i,
@@ -275,19 +273,47 @@ static uint32_t prefill_budget(const struct batch *b) {
 static uint32_t choose(const struct pool_model *m, struct sequence *out[BATCH_SEQUENCES]) {
     uint32_t n = 0;
     for (struct sequence *q = m->first; q != NULL; q = q->next) {
-        q->rows = 0;
+        q->rows = q->drafted = 0;
         if (q->started && !sequence_blocked(q) && n < BATCH_SEQUENCES)
             out[n++] = q;
     }
     return n;
 }
 
+/* Guesses for sequences that decode: none beside prompts, whose rows keep the chip busy. */
+static void plan_drafts(const struct schedule *s, struct pool_model *m, struct sequence *const *q,
+                        uint32_t n) {
+    struct draft draft[SPECULATE_ROWS];
+    bool spare = kv_available(m->kv) > s->started; /* what the sequences write next comes first */
+    if (!s->speculates || n > SPECULATE_ROWS)
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        if (q[i]->tokens - q[i]->computed > 1)
+            return;
+        draft[i] = (struct draft){.lookup = &q[i]->lookup, .most = sequence_draft_room(q[i], spare)};
+    }
+    speculation_share(&m->speculation, draft, n);
+    for (uint32_t i = 0; i < n; i++)
+        q[i]->drafted = draft[i].tokens;
+}
+
+static void add_decode(struct schedule *s, struct batch *b, struct sequence *q) {
+    uint32_t rows = make_room(s, q, 1 + q->drafted);
+    if (rows == 0)
+        return;
+    q->drafted = rows - 1;
+    b->drafted += q->drafted;
+    lookup_draft(&q->lookup, q->token, q->drafted);
+    add_rows(b, q, rows);
+}
+
 static void fill(struct schedule *s, struct batch *b) {
     struct sequence *q[BATCH_SEQUENCES];
     uint32_t n = choose(b->model, q);
+    plan_drafts(s, b->model, q, n);
     for (uint32_t i = 0; i < n; i++)
-        if (q[i]->started && q[i]->tokens - q[i]->computed == 1 && make_room(s, q[i], 1) == 1)
-            add_rows(b, q[i], 1);
+        if (q[i]->started && q[i]->tokens - q[i]->computed == 1)
+            add_decode(s, b, q[i]);
     uint32_t budget = prefill_budget(b);
     while (budget >= KV_PAGE_TOKENS || b->rows == 0) {
         struct sequence *best = NULL;
@@ -322,7 +348,7 @@ bool schedule_next(struct schedule *s, struct batch *b) {
             return false;
         tried[at] = true;
         b->model = m;
-        b->sequences = b->rows = b->prefill_rows = b->logits = 0;
+        b->sequences = b->rows = b->prefill_rows = b->drafted = b->logits = 0;
         start_waiting(s, m);
         fill(s, b);
         if (b->rows != 0)
@@ -365,8 +391,11 @@ void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
         q->account->service += row_ns * q->rows / q->account->weight;
     }
     if (b->prefill_rows == 0)
+        speculation_see(&m->speculation, b->rows, b->drafted, (double)ns);
+    m->drafted += b->drafted;
+    if (b->prefill_rows == 0 && b->drafted == 0)
         m->decode_ns += ((double)ns - m->decode_ns) * (m->decode_ns == 0 ? 1 : 0.1);
-    else if (b->prefill_rows >= KV_PAGE_TOKENS) {
+    if (b->prefill_rows >= KV_PAGE_TOKENS) {
         double prefill = b->prefill_rows == b->rows ? (double)ns : (double)ns - m->decode_ns;
         double each = prefill > 0 ? prefill / b->prefill_rows : 0;
         m->prefill_row_ns += (each - m->prefill_row_ns) * (m->prefill_row_ns == 0 ? 1 : 0.1);

@@ -6,6 +6,7 @@
 
 #include "engine/forward.h"
 #include "engine/sequence.h"
+#include "engine/speculate.h"
 
 enum { BATCH_PREFILL = 256, BATCH_SEQUENCES = ENGINE_MOST_RUNNING };
 
@@ -29,6 +30,8 @@ struct pool_model { /* a model of the pool */
     uint64_t preempted;
     struct engine_model_stats stats;  /* published, under the engine's lock */
     double decode_ns, prefill_row_ns; /* measured: a step without prefill; what one more prompt row costs */
+    struct speculation speculation;
+    uint64_t drafted, accepted; /* guesses that steps took along, and those that came true */
     atomic_bool failed;
     struct error why; /* written before failed */
 };
@@ -38,6 +41,7 @@ struct schedule {
     struct pool_model *model;
     size_t models;
     uint32_t max_running;
+    bool speculates;  /* guesses are taken along */
     uint32_t started; /* sequences with a slot */
     uint64_t weights; /* of the accounts with a live sequence */
     uint64_t steps;
@@ -51,7 +55,7 @@ struct batch {
     struct pool_model *model;
     struct sequence *sequence[BATCH_SEQUENCES];
     struct forward_row row[BATCH_PREFILL + BATCH_SEQUENCES];
-    uint32_t sequences, rows, prefill_rows, logits;
+    uint32_t sequences, rows, prefill_rows, drafted, logits;
 };
 
 /* A sequence comes in or goes. */

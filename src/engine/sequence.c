@@ -49,14 +49,16 @@ int sequence_create(struct sequence **out, const struct engine_request *r, uint3
     s->logprob = calloc(r->prompt_logprobs ? r->prompt_tokens : 1, sizeof *s->logprob);
     s->sampler = sampler_create(&r->sampling, vocab);
     if (s->token == NULL || s->page == NULL || s->logprob == NULL || s->sampler == NULL ||
-        copy_stops(s, r) != 0) {
+        copy_stops(s, r) != 0 || lookup_create(&s->lookup, total) != 0) {
         atomic_store(&s->references, 1);
         sequence_unref(s);
         return error_set(e, ERR_NO_MEMORY, "no memory for a request of %zu tokens", total);
     }
     memcpy(s->token, r->prompt, r->prompt_tokens * sizeof *s->token);
-    for (size_t i = 0; i < r->prompt_tokens; i++)
-        sampler_see(s->sampler, r->prompt[i], true);
+    for (uint32_t i = 0; i < s->prompt; i++) {
+        sampler_see(s->sampler, s->token[i], true);
+        lookup_push(&s->lookup, s->token, i + 1);
+    }
     *out = s;
     return 0;
 }
@@ -70,6 +72,7 @@ void sequence_unref(struct sequence *s) {
     textstream_free(&s->text);
     buf_free(&s->out);
     sampler_free(s->sampler);
+    lookup_free(&s->lookup);
     free(s->token);
     free(s->page);
     free(s->logprob);
@@ -90,6 +93,18 @@ void sequence_drop_pages(struct sequence *s, struct kv *kv) {
 bool sequence_blocked(const struct sequence *s) {
     return s->window != 0 &&
            s->completion >= (uint64_t)atomic_load_explicit(&s->acked, memory_order_relaxed) + s->window;
+}
+
+uint32_t sequence_draft_room(const struct sequence *s, bool more_pages) {
+    uint64_t rows = s->max_tokens - s->completion, held = (uint64_t)s->pages * KV_PAGE_TOKENS - s->computed;
+    if (s->window != 0) {
+        uint64_t acked = atomic_load_explicit(&s->acked, memory_order_relaxed);
+        uint64_t ahead = acked + s->window > s->completion ? acked + s->window - s->completion : 0;
+        rows = ahead < rows ? ahead : rows;
+    }
+    if (!more_pages && held < rows)
+        rows = held;
+    return rows > 0 ? (uint32_t)rows - 1 : 0; /* one is the token that there is already */
 }
 
 const struct hash *sequence_next_name(struct sequence *s, const struct kv *kv) {
@@ -226,6 +241,7 @@ bool sequence_take(struct sequence *s, const struct model *m, float *logits, con
     s->token[s->tokens++] = id;
     s->completion++;
     sampler_see(s->sampler, id, false);
+    lookup_push(&s->lookup, s->token, s->tokens);
     if (s->want_logprobs) {
         struct token_logprob *last = s->logprob; /* the prompt's have been sent */
         fill_logprob(last, s->top_logprobs, space->logits, vocab, id);

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/kv.h"
+#include "engine/lookup.h"
 #include "engine/textstream.h"
 
 #include <stdatomic.h>
@@ -31,10 +32,11 @@ struct sequence {
     void *context;
 
     struct sampler *sampler;
+    struct lookup lookup;
     struct textstream text;
     struct buf out; /* text of the event being made */
 
-    token_id *token; /* [prompt + max_tokens] prompt, then completion */
+    token_id *token; /* [prompt + max_tokens] prompt, then completion; in a step, guesses behind it */
     uint32_t tokens, completion;
 
     uint32_t *page;     /* [pages of prompt + max_tokens] */
@@ -49,7 +51,7 @@ struct sequence {
     bool started;           /* holds a slot and pages */
     bool resumed;           /* has held and lost them before */
     uint32_t rows;          /* in the step being made */
-    bool logits;            /* the last of them wants logits */
+    uint32_t drafted;       /* of them, guesses */
 
     struct token_logprob *logprob; /* [prompt], only with prompt_logprobs; the last one is scratch */
     uint32_t cached;
@@ -77,6 +79,9 @@ bool sequence_find_pages(struct sequence *s, struct kv *kv, double page_ns);
 
 /* Too far ahead of its client: it pauses. */
 bool sequence_blocked(const struct sequence *s);
+
+/* Guesses that the next step of a decoding sequence has room for: up to the answer's end and the window, in the pages held or, with `more_pages`, in new ones. */
+uint32_t sequence_draft_room(const struct sequence *s, bool more_pages);
 
 /* Logprobs of the prompt's tokens after row `position`, whose logits these are. */
 void sequence_prompt_logits(struct sequence *s, const struct model *m, uint32_t position,

@@ -177,20 +177,30 @@ static double prefix_pages(const struct engine_model_stats *s) {
     return (double)s->kv_pages_cached;
 }
 
-static const struct memory_number {
+static double drafted(const struct engine_model_stats *s) {
+    return (double)s->drafted;
+}
+
+static double accepted(const struct engine_model_stats *s) {
+    return (double)s->accepted;
+}
+
+static const struct engine_number {
     const char *name, *type, *help;
     double (*get)(const struct engine_model_stats *s);
-} memory_number[] = {
+} engine_number[] = {
     {"kv_cache_usage_perc", "gauge", "Share of KV pages in use, 0 to 1.", share_used},
     {"num_preemptions_total", "counter", "Sequences paused for want of KV memory or of a slot.", preemptions},
     {"kv_cache_pages", "gauge", "KV pages there are.", pages},
     {"prefix_cache_pages", "gauge", "KV pages kept for prefixes.", prefix_pages},
+    {"spec_decode_num_draft_tokens_total", "counter", "Guessed tokens that steps took along.", drafted},
+    {"spec_decode_num_accepted_tokens_total", "counter", "Guessed tokens that came true.", accepted},
 };
 
-static void write_memory(struct buf *out, struct gateway *g) {
+static void write_engine_numbers(struct buf *out, struct gateway *g) {
     struct engine_model_stats s;
-    for (size_t k = 0; k < sizeof memory_number / sizeof *memory_number; k++) {
-        const struct memory_number *n = &memory_number[k];
+    for (size_t k = 0; k < sizeof engine_number / sizeof *engine_number; k++) {
+        const struct engine_number *n = &engine_number[k];
         head(out, n->name, n->type, n->help);
         for (size_t i = 0; i < g->metrics.models; i++) {
             engine_model_stats(g->engine, i, &s);
@@ -258,7 +268,7 @@ void metrics_write(struct buf *out, struct gateway *g) {
     write_counts(out, &g->metrics);
     for (int i = 0; i < HISTOGRAMS; i++)
         write_histogram(out, &g->metrics, (enum model_histogram)i);
-    write_memory(out, g);
+    write_engine_numbers(out, g);
     write_engine(out, g);
     write_kv_file(out, g);
     write_cloud(out, g);

@@ -200,7 +200,8 @@ def test_metrics_are_what_vllm_users_know(server, client):
     lines = body.decode().splitlines()
     kinds = dict(line.split()[2:4] for line in lines if line.startswith("# TYPE "))
     for name, kind in {"num_requests_running": "gauge", "num_requests_waiting": "gauge", "kv_cache_usage_perc": "gauge",
-                       "num_preemptions_total": "counter", "prompt_tokens_total": "counter", "generation_tokens_total": "counter",
+                       "num_preemptions_total": "counter", "spec_decode_num_draft_tokens_total": "counter",
+                       "spec_decode_num_accepted_tokens_total": "counter", "prompt_tokens_total": "counter", "generation_tokens_total": "counter",
                        "prefix_cache_queries_total": "counter", "prefix_cache_hits_total": "counter", "request_success_total": "counter",
                        "time_to_first_token_seconds": "histogram", "inter_token_latency_seconds": "histogram",
                        "time_per_output_token_seconds": "histogram", "e2e_request_latency_seconds": "histogram",

@@ -68,7 +68,7 @@ static int step(void) {
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *q = b->sequence[i];
         sequence_advance(q, q->model->kv, q->rows);
-        if (q->logits && q->completion < q->max_tokens) {
+        if (q->computed == q->tokens && q->completion < q->max_tokens) {
             q->token[q->tokens++] = 1;
             q->completion++;
         }
