@@ -121,7 +121,7 @@ static int put_tokenizer(struct writer *w, const struct shape *s, bool count) {
     put_u32(w, TYPE_STRING);
     put_u64(w, s->vocab);
     for (uint64_t i = 0; i < s->vocab; i++) {
-        snprintf(text, sizeof text, "<filler %llu>", (unsigned long long)i);
+        snprintf(text, sizeof text, "\u0120w%llu", (unsigned long long)i); /* a space and a word */
         if (i < 256)
             byte_token((int)i, text);
         else if (i == 256)
@@ -134,7 +134,7 @@ static int put_tokenizer(struct writer *w, const struct shape *s, bool count) {
     put_u32(w, TYPE_I32);
     put_u64(w, s->vocab);
     for (uint64_t i = 0; i < s->vocab; i++)
-        put_u32(w, i <= 256 ? 1 : i == s->vocab - 1 ? 3 : 5);
+        put_u32(w, i == s->vocab - 1 ? 3 : 1);
     put_key(w, "tokenizer.ggml.merges", TYPE_ARRAY);
     put_u32(w, TYPE_STRING);
     put_u64(w, 1);
