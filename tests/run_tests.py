@@ -65,7 +65,7 @@ def style(counts):
 
 
 def tidy(counts):
-    """clang-tidy on every file of src/, skipping what was clean before: a stamp names the file's, all headers' and the rules' hash."""
+    """clang-tidy on every file of src/ and bench/, skipping what was clean before: a stamp names the file's, all headers' and the rules' hash."""
     say("clang-tidy")
     headers = hashlib.sha256()
     for name in [".clang-tidy", *sources(".h")]:
@@ -73,7 +73,7 @@ def tidy(counts):
     stamps = ROOT / "build" / "tidy"
     stamps.mkdir(parents=True, exist_ok=True)
     waiting = []
-    for name in (n for n in sources(".c") if n.startswith("src/")):
+    for name in (n for n in sources(".c") if n.startswith(("src/", "bench/"))):
         digest = hashlib.sha256(headers.digest() + name.encode() + (ROOT / name).read_bytes()).hexdigest()
         if not (stamps / digest).exists():
             waiting.append((name, stamps / digest))
