@@ -57,6 +57,7 @@ int schedule_add(struct schedule *s, struct sequence *q) {
     a->weight = q->weight; /* the latest counts */
     s->weights += a->weight;
     q->account = a;
+    q->since = s->busy_ns;
     if (q->model->live++ == 0 && q->model->service < least_model)
         q->model->service = least_model;
     struct sequence **at = &q->model->first;
@@ -148,10 +149,24 @@ static bool free_slot(struct schedule *s, const struct account *a) {
     return victim != NULL;
 }
 
-static bool goes_before(const struct sequence *a, const struct sequence *b) {
-    return a->account != b->account && a->account->service != b->account->service
-               ? a->account->service < b->account->service
-               : a->number < b->number;
+static bool less_served(const struct sequence *a, const struct sequence *b) {
+    return a->account->service < b->account->service;
+}
+
+/* The least served account's first; of one account's, whichever has waited longest for what is left of its prompt. So a short prompt does not wait
+ * behind a long one, the long one's turn comes all the same, and under too much work all are slowed alike, not all by the whole queue. (Highest response ratio
+ * next: Brinch Hansen, 1971.) */
+static bool goes_before(const struct schedule *s, const struct sequence *a, const struct sequence *b) {
+    if (less_served(a, b) || less_served(b, a))
+        return less_served(a, b);
+    double x = (s->busy_ns - a->since) * (b->tokens - b->computed),
+           y = (s->busy_ns - b->since) * (a->tokens - a->computed);
+    return x != y ? x > y : a->number < b->number;
+}
+
+/* The same, and within an account strictly by age: what memory keeps out is not to be overtaken. */
+static bool came_before(const struct sequence *a, const struct sequence *b) {
+    return less_served(a, b) || (!less_served(b, a) && a->number < b->number);
 }
 
 /* The youngest that holds pages while it waits for its client. */
@@ -182,9 +197,11 @@ static void start_waiting(struct schedule *s, struct pool_model *m) {
     for (;;) {
         struct sequence *best = NULL;
         for (struct sequence *q = m->first; q != NULL; q = q->next)
-            if (!q->started && !sequence_blocked(q) && (best == NULL || goes_before(q, best)))
+            if (!q->started && !sequence_blocked(q) && (best == NULL || goes_before(s, q, best)))
                 best = q;
-        if (best == NULL || (s->hungry != NULL && s->hungry != best && goes_before(s->hungry, best)))
+        if (best != NULL && s->hungry != NULL && came_before(s->hungry, best))
+            best = s->hungry->model == m && !sequence_blocked(s->hungry) ? s->hungry : NULL;
+        if (best == NULL)
             return;
         if (!fits(s, best)) {
             s->hungry = best;
@@ -320,7 +337,7 @@ static void fill(struct schedule *s, struct batch *b) {
         uint32_t at = 0;
         for (uint32_t i = 0; i < n; i++)
             if (q[i] != NULL && q[i]->started && q[i]->rows == 0 && q[i]->tokens - q[i]->computed > 1 &&
-                (best == NULL || goes_before(q[i], best))) {
+                (best == NULL || goes_before(s, q[i], best))) {
                 best = q[i];
                 at = i;
             }
@@ -384,6 +401,7 @@ void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
     struct pool_model *m = b->model;
     double row_ns = (double)ns / b->rows;
     s->steps++;
+    s->busy_ns += (double)ns;
     m->service += (double)ns;
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *q = b->sequence[i];

@@ -45,7 +45,8 @@ struct schedule {
     uint32_t started; /* sequences with a slot */
     uint64_t weights; /* of the accounts with a live sequence */
     uint64_t steps;
-    const struct sequence
+    double busy_ns; /* of all steps: the clock of those that wait */
+    struct sequence
         *hungry; /* memory keeps it out: nothing that comes after it, of whatever model, starts meanwhile */
     struct account *account[1024]; /* by number, chained */
     atomic_uint waiting;           /* submitted and never started */

@@ -44,6 +44,7 @@ struct sequence {
     uint32_t computed;  /* tokens whose KV lies in the pages */
     uint32_t published; /* tokens in pages that have a name */
     struct hash name;   /* of the last of those pages */
+    double since;       /* the scheduler's clock when it came */
     bool named;         /* next_name is the name of the page after it */
     struct hash next_name;
     uint32_t ahead;         /* tokens whose pages are there, or on their way from the file */

@@ -156,11 +156,37 @@ static void test_memory_between_models(void **state) {
     end();
 }
 
+/* A short prompt does not wait behind a long one of its account, and the long one is read although short ones that take all of a step come without an end. */
+static void test_short_and_long(void **state) {
+    struct sequence *longer, *shorter;
+    int steps = 0;
+    (void)state;
+    start(2000);
+    longer = add(0, 1, 4000, 1, 0);
+    step();
+    shorter = add(0, 1, 40, 1, 0);
+    for (; shorter->completion == 0; steps++)
+        step();
+    assert_true(steps <= 2 && longer->completion == 0);
+    for (steps = 0; longer->completion == 0; steps++) {
+        assert_true(steps < 300);
+        add(0, 1, 250, 1, 0);
+        step();
+        for (struct sequence *q = w.model[0].first, *next; q != NULL; q = next) {
+            next = q->next;
+            if (q != longer && q->completion == 1)
+                drop(q);
+        }
+    }
+    end();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocked_model),
         cmocka_unit_test(test_blocked_account),
         cmocka_unit_test(test_memory_between_models),
+        cmocka_unit_test(test_short_and_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
