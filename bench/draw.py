@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Draws goodput against offered load from what bench/serve --json printed: draw.py OUT.svg TITLE NAME=FILE.json ...
 
-A solid line is the goodput by the 99th percentile of a request's gaps, a dotted one that by their mean; grey is all that was offered."""
+A solid line is the goodput by the 99th percentile of a request's gaps, a dotted one that by their mean; grey is all that was offered. Files of one name
+are points of one curve."""
 import json
 import math
 import pathlib
@@ -52,11 +53,11 @@ def draw(title, curves):
 def main():
     if len(sys.argv) < 4 or any("=" not in word for word in sys.argv[3:]):
         sys.exit(__doc__)
-    curves = []
+    curves = {}
     for word in sys.argv[3:]:
         name, path = word.split("=", 1)
-        points = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["points"]
-        curves.append((name, sorted(points, key=lambda p: p["rate"])))
+        curves.setdefault(name, []).extend(json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["points"])
+    curves = [(name, sorted(points, key=lambda p: p["rate"])) for name, points in curves.items()]
     pathlib.Path(sys.argv[1]).write_text(draw(sys.argv[2], curves), encoding="utf-8")
 
 
