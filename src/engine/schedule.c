@@ -6,6 +6,13 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* How far an account that comes back from idleness may stay behind the least served of those that were active, in chip time: about a prompt, so that who asks now and
+ * then is read before, and not in turn with, who asks without end. Service that it really had counts, so it gains this once, however often it comes back. */
+#define CREDIT_NS 1e9
+
+/* A step with streams may take this long for the sake of prompts: 20 tokens a second. */
+#define STEP_NS 50e6
+
 /* ---- accounts ---- */
 
 static struct account *find_account(struct schedule *s, uint64_t number) {
@@ -19,16 +26,7 @@ static struct account *find_account(struct schedule *s, uint64_t number) {
     return *at;
 }
 
-/* The least service among accounts (or models) that have work. */
-static double least_service(const struct schedule *s) {
-    double least = -1;
-    for (size_t i = 0; i < s->models; i++)
-        for (const struct sequence *q = s->model[i].first; q != NULL; q = q->next)
-            if (least < 0 || q->account->service < least)
-                least = q->account->service;
-    return least;
-}
-
+/* The least service among models that have work. */
 static double least_model_service(const struct schedule *s) {
     double least = -1;
     for (size_t i = 0; i < s->models; i++)
@@ -49,9 +47,9 @@ int schedule_add(struct schedule *s, struct sequence *q) {
     struct account *a = find_account(s, q->account_number);
     if (a == NULL)
         return ERR_NO_MEMORY;
-    double least = least_service(s), least_model = least_model_service(s);
+    double least_model = least_model_service(s);
     if (a->live++ == 0)
-        a->service = a->service < least ? least : a->service;
+        a->service = fmax(a->service, s->level - CREDIT_NS);
     else
         s->weights -= a->weight;
     a->weight = q->weight; /* the latest counts */
@@ -277,12 +275,12 @@ static bool add_prefill(struct schedule *s, struct batch *b, struct sequence *q,
     return rows != 0;
 }
 
-/* Rows of prompts beside decoding ones: as many as make the step no more than three times as long. */
+/* Rows of prompts beside decoding ones: as many as make the step no more than three times as long, or STEP_NS, which no reader notices. */
 static uint32_t prefill_budget(const struct batch *b) {
     const struct pool_model *m = b->model;
     if (b->rows == 0 || m->decode_ns == 0 || m->prefill_row_ns == 0)
         return b->rows == 0 ? BATCH_PREFILL : KV_PAGE_TOKENS;
-    double rows = 2 * m->decode_ns / m->prefill_row_ns;
+    double rows = fmax(2 * m->decode_ns, STEP_NS - m->decode_ns) / m->prefill_row_ns;
     return rows < KV_PAGE_TOKENS ? KV_PAGE_TOKENS : rows > BATCH_PREFILL ? BATCH_PREFILL : (uint32_t)rows;
 }
 
@@ -387,6 +385,8 @@ static void lift_blocked(struct schedule *s) {
         if (m->ready == s->steps)
             model = fmin(model, m->service);
     }
+    if (account < INFINITY)
+        s->level = fmax(s->level, account);
     for (size_t i = 0; i < s->models; i++) {
         struct pool_model *m = &s->model[i];
         if (m->ready != s->steps && model < INFINITY)

@@ -1,6 +1,6 @@
 /* Which rows the next step computes. Service is counted in chip time, per account and weighted, as virtual counters (Sheng et al., "Fairness in Serving Large
- * Language Models", arXiv 2401.00588): the least served account's requests start first and prefill first; an account that comes back is lifted to the
- * least served of the active ones, so that nobody saves up credit by being idle or by not reading. Used by the engine's thread only. */
+ * Language Models", arXiv 2401.00588): the least served account's requests start first and prefill first; an account that comes back is lifted to
+ * a little below the least served of the active ones, so that nobody saves up more by being idle, and nothing by not reading. Used by the engine's thread only. */
 #ifndef ENGINE_SCHEDULE_H
 #define ENGINE_SCHEDULE_H
 
@@ -45,6 +45,7 @@ struct schedule {
     uint32_t started; /* sequences with a slot */
     uint64_t weights; /* of the accounts with a live sequence */
     uint64_t steps;
+    double level;   /* the most that the least served of the accounts that could go on has ever had */
     double busy_ns; /* of all steps: the clock of those that wait */
     struct sequence
         *hungry; /* memory keeps it out: nothing that comes after it, of whatever model, starts meanwhile */

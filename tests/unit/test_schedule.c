@@ -181,12 +181,34 @@ static void test_short_and_long(void **state) {
     end();
 }
 
+/* Who asks now and then is read before who asks without end, not in turn with him; and any number of newcomers do not stop him for good. */
+static void test_credit(void **state) {
+    (void)state;
+    start(4000);
+    for (int i = 0; i < 3; i++)
+        add(0, 2, 5000, 1, 0);
+    for (int i = 0; i < 10; i++)
+        step();
+    struct sequence *rare = add(0, 1, 2048, 1, 0);
+    for (int i = 0; i < 8; i++)
+        step();
+    assert_int_equal(rare->completion, 1);
+    double level = w.schedule.level;
+    assert_true(level > 0);
+    for (uint64_t account = 3; account < 6; account++) {
+        struct sequence *q = add(0, account, 100, 1, 0);
+        assert_true(q->account->service >= level - 1e9);
+    }
+    end();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocked_model),
         cmocka_unit_test(test_blocked_account),
         cmocka_unit_test(test_memory_between_models),
         cmocka_unit_test(test_short_and_long),
+        cmocka_unit_test(test_credit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
