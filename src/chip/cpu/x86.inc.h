@@ -303,21 +303,22 @@ INLINE void tile_halves(const struct tile *t, const int nr, const int np) {
     for (int v = 0; v < nv; v++)
         acc[i][v] = v_zero();
     for (uint32_t b = 0; b < t->a->blocks; b++, rows += nr * BLOCK)
-        UNROLL
-    for (int k = 0; k < BLOCK; k += 2, p += PANEL * 4) {
-        VI w[NV_MOST];
-        tile_prefetch(t, p, np, PANEL * 4);
-        UNROLL
-        for (int v = 0; v < nv; v++)
-            w[v] = vi_loadu(p + v / VPP * next + v % VPP * VW * 4);
-        UNROLL
-        for (int i = 0; i < nr; i++) {
-            VI x = vi_set32(load_i32(rows + i * BLOCK + k));
+        for (int k = 0; k < BLOCK; k += 2, p += PANEL * 4) {
+            VI w[NV_MOST];
+            __builtin_prefetch(p + t->ahead, 0, 3);
+            if (np == 2)
+                __builtin_prefetch(p + t->ahead + next, 0, 2);
             UNROLL
             for (int v = 0; v < nv; v++)
-                acc[i][v] = DOT_BF16(acc[i][v], w[v], x);
+                w[v] = vi_loadu(p + v / VPP * next + v % VPP * VW * 4);
+            UNROLL
+            for (int i = 0; i < nr; i++) {
+                VI x = vi_set32(load_i32(rows + i * BLOCK + k));
+                UNROLL
+                for (int v = 0; v < nv; v++)
+                    acc[i][v] = DOT_BF16(acc[i][v], w[v], x);
+            }
         }
-    }
     tile_store(t, nr, nv, acc);
 }
 
