@@ -44,12 +44,12 @@ static int serve(struct engine *engine, struct cloud *cloud, int tell, struct er
     uint16_t port = gateway_port(g);
     serving = g;
     set_woken(g);
-    signal(SIGTERM, on_signal);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_signal}, NULL);
     if (write(tell, &port, sizeof port) == (ssize_t)sizeof port)
         rc = gateway_run(g, e);
     else
         rc = error_set(e, ERR_IO, "cannot tell the port: %s", strerror(errno));
-    signal(SIGTERM, SIG_IGN);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     engine_stop(engine);
     set_woken(NULL);
     gateway_free(g);

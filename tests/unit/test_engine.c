@@ -183,8 +183,8 @@ static void test_same_in_any_company(void **state) {
         bool preempts, file;
     } round[] = {
         {400, 64, 0, false, false}, {25, 64, 0, true, false}, {400, 1, 0, false, false},
-        {400, 3, 0, false, false},  {60, 5, 5, false, false}, {25, 8, 7, true, false},
-        {25, 64, 0, true, true},    {25, 8, 7, true, true},
+        {400, 3, 0, false, false},  {60, 5, 5, false, false}, {25, 64, 7, true, false},
+        {25, 64, 0, true, true},    {25, 64, 7, true, true},
     };
     static struct answer alone[PROMPTS], a[PROMPTS];
     for (int i = 0; i < PROMPTS; i++) {
