@@ -38,8 +38,9 @@ static void quantise_tiles(const struct quantising *p, uint32_t from, uint32_t t
 
 static void quantise_work(void *context, uint32_t thread) {
     const struct quantising *p = context;
-    uint32_t threads = p->c->threads;
-    quantise_tiles(p, p->a.tiles * thread / threads, p->a.tiles * (thread + 1) / threads);
+    uint32_t from, to;
+    while (pool_take(p->c->pool, thread, 1, &from, &to))
+        quantise_tiles(p, from, to);
 }
 
 static void quantise_rows(struct quantising *p) {
@@ -58,10 +59,12 @@ static void quantise_rows(struct quantising *p) {
     a->halves = halves ? (uint16_t *)(void *)(at + codes + floats) : NULL;
     a->further = (struct further *)(void *)(at + codes + floats + halves);
     a->further_n = (uint32_t *)(void *)(at + codes + floats + halves + further);
-    if (a->tiles == 1)
+    if (a->tiles == 1) {
         quantise_tiles(p, 0, 1);
-    else
-        pool_run(p->c->pool, quantise_work, p);
+        return;
+    }
+    pool_share(p->c->pool, a->tiles);
+    pool_run(p->c->pool, quantise_work, p);
 }
 
 static void quantise_for(struct quantising *p, const struct chip_matrix *m) {

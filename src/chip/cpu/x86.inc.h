@@ -46,6 +46,14 @@ INLINE int32_t row_start_half(const uint8_t *block, const int n, const int i, co
 
 /* ---- products ---- */
 
+INLINE void tile_clear(const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = v_zero();
+}
+
 INLINE void tile_store(const struct tile *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
     UNROLL
     for (int i = 0; i < nr; i++)
@@ -220,13 +228,10 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
     VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
     tile_expect(t, nr, np);
+    tile_clear(nr, np * VPP, acc);
     UNROLL
-    for (int v = 0; v < np * VPP; v++) {
+    for (int v = 0; v < np * VPP; v++)
         d[v] = dmin[v] = v_zero();
-        UNROLL
-        for (int i = 0; i < nr; i++)
-            acc[i][v] = v_zero();
-    }
     for (uint32_t b = 0; b < blocks; b++) {
         if (form == FORM_4K && b % 8 == 0) {
             p += b ? SUPER_BYTES : 0;
@@ -267,11 +272,7 @@ INLINE void tile_float(const struct tile *t, const int nr, const int np, const e
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
     VF acc[TILE_ROWS][NV_MOST];
-    UNROLL
-    for (int i = 0; i < nr; i++)
-        UNROLL
-    for (int v = 0; v < nv; v++)
-        acc[i][v] = v_zero();
+    tile_clear(nr, nv, acc);
     for (uint32_t k = 0; k < a->padded; k++, p += PANEL * wide) {
         VF w[NV_MOST];
         UNROLL
@@ -297,17 +298,12 @@ INLINE void tile_halves(const struct tile *t, const int nr, const int np) {
     const size_t next = t->w->panel_bytes;
     const uint16_t *rows = t->a->halves + (size_t)t->row * t->a->padded;
     VF acc[TILE_ROWS][NV_MOST];
-    UNROLL
-    for (int i = 0; i < nr; i++)
-        UNROLL
-    for (int v = 0; v < nv; v++)
-        acc[i][v] = v_zero();
+    tile_clear(nr, nv, acc);
     for (uint32_t b = 0; b < t->a->blocks; b++, rows += nr * BLOCK)
         for (int k = 0; k < BLOCK; k += 2, p += PANEL * 4) {
             VI w[NV_MOST];
-            __builtin_prefetch(p + t->ahead, 0, 3);
-            if (np == 2)
-                __builtin_prefetch(p + t->ahead + next, 0, 2);
+            if (k % 4 == 0) /* a little at a time: a whole block at once is 12% slower for 4 to 12 rows */
+                tile_prefetch(t, p, np, 2 * PANEL * 4);
             UNROLL
             for (int v = 0; v < nv; v++)
                 w[v] = vi_loadu(p + v / VPP * next + v % VPP * VW * 4);
@@ -329,11 +325,7 @@ INLINE void tile_pairs(const struct tile *t, const int nr, const int np) {
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
     VF acc[TILE_ROWS][NV_MOST];
-    UNROLL
-    for (int i = 0; i < nr; i++)
-        UNROLL
-    for (int v = 0; v < nv; v++)
-        acc[i][v] = v_zero();
+    tile_clear(nr, nv, acc);
     for (uint32_t k = 0; k < a->padded; k += 2, p += PANEL * 4) {
         VF even[NV_MOST], odd[NV_MOST];
         UNROLL
