@@ -6,30 +6,15 @@
 #include "gateway/gateway.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 static struct gateway *serving; /* for the signal handler, which is set only while this is */
-static pthread_mutex_t waking = PTHREAD_MUTEX_INITIALIZER;
-static struct gateway *woken; /* what a commit wakes */
+static struct gateway_bell bell = {PTHREAD_MUTEX_INITIALIZER, NULL};
 
 static void on_signal(int number) {
     gateway_drain(serving);
-}
-
-static void on_durable(void *context) {
-    pthread_mutex_lock(&waking);
-    if (woken != NULL)
-        gateway_durable(woken);
-    pthread_mutex_unlock(&waking);
-}
-
-static void set_woken(struct gateway *g) {
-    pthread_mutex_lock(&waking);
-    woken = g;
-    pthread_mutex_unlock(&waking);
 }
 
 static int serve(struct engine *engine, struct cloud *cloud, int tell, struct error *e) {
@@ -43,7 +28,7 @@ static int serve(struct engine *engine, struct cloud *cloud, int tell, struct er
         return rc;
     uint16_t port = gateway_port(g);
     serving = g;
-    set_woken(g);
+    gateway_bell_set(&bell, g);
     sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_signal}, NULL);
     if (write(tell, &port, sizeof port) == (ssize_t)sizeof port)
         rc = gateway_run(g, e);
@@ -51,7 +36,7 @@ static int serve(struct engine *engine, struct cloud *cloud, int tell, struct er
         rc = error_set(e, ERR_IO, "cannot tell the port: %s", strerror(errno));
     sigaction(SIGTERM, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     engine_stop(engine);
-    set_woken(NULL);
+    gateway_bell_set(&bell, NULL);
     gateway_free(g);
     return rc;
 }
@@ -59,7 +44,7 @@ static int serve(struct engine *engine, struct cloud *cloud, int tell, struct er
 int server_run(const char *folder, const char *model, int tell, struct error *e) {
     struct engine *engine = NULL;
     struct cloud *cloud = NULL;
-    int rc = cloud_open(&cloud, folder, on_durable, NULL, e);
+    int rc = cloud_open(&cloud, folder, gateway_bell_ring, &bell, e);
     if (rc == 0)
         rc = engine_create(&engine, &(struct engine_options){0}, e);
     if (rc == 0)

@@ -5,7 +5,6 @@
 #include "engine/engine.h"
 #include "gateway/gateway.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,24 +22,10 @@ struct serve {
 };
 
 static struct gateway *serving; /* for the signal handler, which is set only while this is */
-static pthread_mutex_t waking = PTHREAD_MUTEX_INITIALIZER;
-static struct gateway *woken; /* what a commit wakes; the books outlive it */
+static struct gateway_bell bell = {PTHREAD_MUTEX_INITIALIZER, NULL};
 
 static void on_signal(int number) {
     gateway_drain(serving);
-}
-
-static void on_durable(void *context) {
-    pthread_mutex_lock(&waking);
-    if (woken != NULL)
-        gateway_durable(woken);
-    pthread_mutex_unlock(&waking);
-}
-
-static void set_woken(struct gateway *g) {
-    pthread_mutex_lock(&waking);
-    woken = g;
-    pthread_mutex_unlock(&waking);
 }
 
 static void on_signals(void (*handler)(int)) {
@@ -55,12 +40,12 @@ static int serve(struct serve *s, struct error *e) {
     serving = s->gateway;
     signal(SIGPIPE, SIG_IGN); /* whoever read our log has gone */
     signal(SIGXFSZ, SIG_IGN); /* a limit on files is a full disk */
-    set_woken(s->gateway);
+    gateway_bell_set(&bell, s->gateway);
     on_signals(on_signal);
     int rc = gateway_run(s->gateway, e);
     on_signals(SIG_IGN);
     engine_stop(s->engine);
-    set_woken(NULL);
+    gateway_bell_set(&bell, NULL);
     return rc;
 }
 
@@ -143,7 +128,7 @@ static int set_up(struct serve *s, struct error *e) {
     snprintf(folder, sizeof folder, "%s/packed", cli_home());
     int rc = split_listen(s->listen, host, sizeof host, &port, e);
     if (rc == 0)
-        rc = cloud_open(&s->cloud, cli_home(), on_durable, NULL, e);
+        rc = cloud_open(&s->cloud, cli_home(), gateway_bell_ring, &bell, e);
     if (rc == 0)
         rc = engine_create(&s->engine, &engine, e);
     if (rc == 0)

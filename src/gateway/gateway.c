@@ -152,9 +152,20 @@ void gateway_drain(struct gateway *g) {
     http_wake(g->http);
 }
 
-void gateway_durable(struct gateway *g) {
-    atomic_store(&g->durable, true);
-    http_wake(g->http);
+void gateway_bell_ring(void *bell) {
+    struct gateway_bell *b = bell;
+    pthread_mutex_lock(&b->lock);
+    if (b->gateway != NULL) {
+        atomic_store(&b->gateway->durable, true);
+        http_wake(b->gateway->http);
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+void gateway_bell_set(struct gateway_bell *b, struct gateway *g) {
+    pthread_mutex_lock(&b->lock);
+    b->gateway = g;
+    pthread_mutex_unlock(&b->lock);
 }
 
 void gateway_free(struct gateway *g) {

@@ -6,6 +6,8 @@
 #include "cloud/cloud.h"
 #include "engine/engine.h"
 
+#include <pthread.h>
+
 struct gateway;
 
 struct gateway_options {
@@ -25,9 +27,16 @@ bool gateway_loopback(const struct gateway *g);
 int gateway_run(struct gateway *g, struct error *e);
 /* From a signal handler or any thread: take no more requests and end when those that run have ended or drain_ns has passed; called again, end now. */
 void gateway_drain(struct gateway *g);
-/* The books have committed: answers that waited for it go on. From any thread. */
-void gateway_durable(struct gateway *g);
 /* After engine_stop: settle what was still open, and free. */
 void gateway_free(struct gateway *g);
+
+/* What the books ring when they have committed, so that answers that waited for it go on: the books are opened before the gateway and closed after it. Begins as
+ * {PTHREAD_MUTEX_INITIALIZER, NULL}. */
+struct gateway_bell {
+    pthread_mutex_t lock;
+    struct gateway *gateway; /* NULL: nobody waits */
+};
+void gateway_bell_ring(void *bell); /* cloud_open's on_durable, with the bell as its context */
+void gateway_bell_set(struct gateway_bell *b, struct gateway *g);
 
 #endif
