@@ -3,6 +3,7 @@
 #include "engine/kv_file.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/seal.h"
 
@@ -320,35 +321,6 @@ static void complain(struct kv_file *f, const char *what, int number) {
     f->complained = true;
 }
 
-/* All of it, or the number of the error. */
-static int write_all(int fd, const char *from, size_t n, uint64_t offset) {
-    while (n > 0) {
-        ssize_t done = pwrite(fd, from, n, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? errno : ENOSPC;
-        from += done;
-        n -= (size_t)done;
-        offset += (uint64_t)done;
-    }
-    return 0;
-}
-
-static int read_all(int fd, char *to, size_t n, uint64_t offset) {
-    while (n > 0) {
-        ssize_t done = pread(fd, to, n, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? errno : EIO;
-        to += done;
-        n -= (size_t)done;
-        offset += (uint64_t)done;
-    }
-    return 0;
-}
-
 /* The oldest staged page goes to the file. Called and left with the lock. */
 static void write_one(struct kv_file *f) {
     struct write w = f->write[f->write_first % WRITES];
@@ -356,7 +328,7 @@ static void write_one(struct kv_file *f) {
     char *bytes = f->stage + w.stage % STAGE;
     pthread_mutex_unlock(&f->lock);
     int error = seal_lock(f->seal, w.serial, bound_to(&w.key), bytes, w.bytes, tag)
-                    ? write_all(f->fd, bytes, w.bytes, w.offset)
+                    ? file_write(f->fd, bytes, w.bytes, w.offset)
                     : ENOMEM;
     pthread_mutex_lock(&f->lock);
     f->write_first++;
@@ -412,7 +384,7 @@ static void read_one(struct kv_file *f) {
     if (was.state == STAGED)
         memcpy(r->to, f->stage + was.stage % STAGE, was.bytes);
     else if (whole) {
-        error = read_all(f->fd, r->to, was.bytes, was.offset);
+        error = file_read(f->fd, r->to, was.bytes, was.offset);
         whole = error == 0 && seal_open(f->seal, r->serial, bound_to(&r->key), r->to, was.bytes, was.tag);
     }
     pthread_mutex_lock(&f->lock);

@@ -4,6 +4,7 @@
  * than packing it. Nothing found here is trusted until its header agrees with the model at hand. */
 #include "chip/cpu/kernels.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "model/guard.h"
 
@@ -134,19 +135,6 @@ bool cache_open(const struct cache *k, struct chip_weights *w) {
     return good;
 }
 
-static bool write_all(int fd, const void *data, size_t n) {
-    for (const char *p = data; n;) {
-        ssize_t done = write(fd, p, n < (size_t)1 << 30 ? n : (size_t)1 << 30);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return false;
-        p += done;
-        n -= (size_t)done;
-    }
-    return true;
-}
-
 bool cache_write(const struct cache *k, const struct chip_weights *w) {
     char temporary[sizeof k->path + 8], header[HEADER_BYTES] = {0};
     struct header h = header_of(k, w);
@@ -155,8 +143,8 @@ bool cache_write(const struct cache *k, const struct chip_weights *w) {
     int fd = mkstemp(temporary);
     if (fd < 0)
         return false;
-    bool good =
-        write_all(fd, header, sizeof header) && write_all(fd, w->packed, w->packed_bytes) && !fsync(fd);
+    bool good = !file_write(fd, header, sizeof header, 0) &&
+                !file_write(fd, w->packed, w->packed_bytes, HEADER_BYTES) && !fsync(fd);
     good &= close(fd) == 0;
     if (good && !rename(temporary, k->path))
         return true;
