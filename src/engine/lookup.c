@@ -37,9 +37,13 @@ void lookup_free(struct lookup *l) {
     free(l->guessed);
 }
 
+static uint32_t row_of(uint32_t length) {
+    return length < LOOKUP_LENGTHS ? length : LOOKUP_LENGTHS - 1;
+}
+
 /* Where what is known about the token at a place stands, when `length` tokens before it agree. */
 static float *chance_of(struct lookup *l, uint32_t place, uint32_t length) {
-    return &l->chance[l->guessed[place]][length < LOOKUP_LENGTHS ? length : LOOKUP_LENGTHS - 1];
+    return &l->chance[l->guessed[place]][row_of(length)];
 }
 
 /* The place with the best chance among those that the last two tokens lead to, the latest among equals, if it is better than the present one. */
@@ -81,9 +85,8 @@ void lookup_push(struct lookup *l, const token_id *token, uint32_t n) {
 double lookup_chance(const struct lookup *l, uint32_t i) {
     if (l->from == 0)
         return 0;
-    uint32_t length = l->length + i;
     uint32_t place = l->from + i % (l->tokens - l->from); /* a text that repeats itself goes on doing so */
-    return (double)l->chance[l->guessed[place]][length < LOOKUP_LENGTHS ? length : LOOKUP_LENGTHS - 1];
+    return (double)l->chance[l->guessed[place]][row_of(l->length + i)];
 }
 
 void lookup_draft(const struct lookup *l, token_id *token, uint32_t guesses) {

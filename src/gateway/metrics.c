@@ -218,11 +218,6 @@ static void write_engine(struct buf *out, struct gateway *g) {
           s.paused);
     plain(out, "engine_steps_total", "counter", "Steps of any model.", (double)s.steps);
     plain(out, "engine_chip_seconds_total", "counter", "Time the chip worked.", (double)s.chip_ns * 1e-9);
-}
-
-static void write_kv_file(struct buf *out, struct gateway *g) {
-    struct engine_stats s;
-    engine_stats(g->engine, &s);
     plain(out, "kv_memory_bytes", "gauge", "KV memory taken from the system.", (double)s.kv_resident_bytes);
     plain(out, "kv_spill_bytes", "gauge", "KV pages that lie in the file.", (double)s.kv_file.bytes);
     plain(out, "kv_pages_spilled_total", "counter", "KV pages written to the file.",
@@ -270,7 +265,6 @@ void metrics_write(struct buf *out, struct gateway *g) {
         write_histogram(out, &g->metrics, (enum model_histogram)i);
     write_engine_numbers(out, g);
     write_engine(out, g);
-    write_kv_file(out, g);
     write_cloud(out, g);
     write_http(out, g);
 }
