@@ -12,6 +12,7 @@
 #define VREG(x) "x"(x)
 #define TILE_ROWS 2
 #define MOST_TILE_PANELS 1
+#define STREAM_ROWS 2
 #define FOR_ROWS(F, B, X) F(B, X, 1, 1) F(B, X, 2, 1)
 #define TILE_ROW(B, X) \
     { TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1) }

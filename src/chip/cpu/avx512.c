@@ -12,16 +12,18 @@
 #define VREG(x) "v"(x)
 #define TILE_ROWS 6
 #define MOST_TILE_PANELS 2
+#define STREAM_ROWS 8
 // clang-format off
-#define FOR_ROWS(F, B, X)                                                           \
-    F(B, X, 1, 1) F(B, X, 2, 1) F(B, X, 3, 1) F(B, X, 4, 1) F(B, X, 5, 1) F(B, X, 6, 1) \
+#define FOR_ROWS(F, B, X)                                                                                   \
+    F(B, X, 1, 1) F(B, X, 2, 1) F(B, X, 3, 1) F(B, X, 4, 1) F(B, X, 5, 1) F(B, X, 6, 1) F(B, X, 7, 1) F(B, X, 8, 1) \
     F(B, X, 1, 2) F(B, X, 2, 2) F(B, X, 3, 2) F(B, X, 4, 2) F(B, X, 5, 2) F(B, X, 6, 2)
 // clang-format on
 #define TILE_ROW(B, X)                                                                                  \
     {                                                                                                   \
         TILE_NAME(B, X, 1, 1), TILE_NAME(B, X, 2, 1), TILE_NAME(B, X, 3, 1), TILE_NAME(B, X, 4, 1),     \
-            TILE_NAME(B, X, 5, 1), TILE_NAME(B, X, 6, 1), TILE_NAME(B, X, 1, 2), TILE_NAME(B, X, 2, 2), \
-            TILE_NAME(B, X, 3, 2), TILE_NAME(B, X, 4, 2), TILE_NAME(B, X, 5, 2), TILE_NAME(B, X, 6, 2)  \
+            TILE_NAME(B, X, 5, 1), TILE_NAME(B, X, 6, 1), TILE_NAME(B, X, 7, 1), TILE_NAME(B, X, 8, 1), \
+            TILE_NAME(B, X, 1, 2), TILE_NAME(B, X, 2, 2), TILE_NAME(B, X, 3, 2), TILE_NAME(B, X, 4, 2), \
+            TILE_NAME(B, X, 5, 2), TILE_NAME(B, X, 6, 2)                                                \
     }
 
 #define ATTEND_ROWS 8

@@ -16,6 +16,11 @@ struct product {
     uint32_t chunks, piece;
 };
 
+/* So few rows wait for memory: they are one tile, which meets the weights once, panel by panel, as one stream of bytes in its order. */
+static bool streams(const struct chip *c, uint32_t rows) {
+    return rows <= c->fast->stream_rows;
+}
+
 struct quantising {
     struct chip *c;
     struct quantised a;
@@ -45,7 +50,7 @@ static void quantise_work(void *context, uint32_t thread) {
 
 static void quantise_rows(struct quantising *p) {
     struct quantised *a = &p->a;
-    a->tiles = (a->rows + p->c->fast->tile_rows - 1) / p->c->fast->tile_rows;
+    a->tiles = streams(p->c, a->rows) ? 1 : (a->rows + p->c->fast->tile_rows - 1) / p->c->fast->tile_rows;
     a->blocks = (p->n + BLOCK - 1) / BLOCK;
     a->padded = a->blocks * BLOCK;
     a->most_further = a->blocks / OUTLIER;
@@ -84,19 +89,26 @@ struct chunk {
     uint32_t from, to, first, rows;
 };
 
-/* The products of a chunk's rows with (up to) two panels from `panel`, into out[rows][stride] or added to it. While two panels are multiplied the next two are
- * asked for, so that reading and computing overlap. */
+/* How far ahead of its weights a tile asks for others. In a stream, the more is computed for each byte the earlier; else while two panels are multiplied, for the
+ * next two. */
+static size_t ahead(const struct product *p, const struct chip_matrix *m) {
+    if (!streams(p->c, p->a->rows))
+        return 2 * m->panel_bytes;
+    return p->a->rows <= 2 ? AHEAD_BYTES : 4 * AHEAD_BYTES;
+}
+
+/* The products of a chunk's rows with (up to) two panels from `panel`, into out[rows][stride] or added to it. */
 static void multiply(const struct product *p, const struct chip_matrix *m, uint32_t panel,
                      const struct chunk *k, float *out, size_t stride, bool add) {
     const struct kernels *f = p->c->fast;
-    bool stream = p->a->rows <= 2; /* they wait for memory: one stream of bytes in its order */
-    uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2, most = stream ? 1 : f->tile_panels;
+    uint32_t panels = panels_of(m) - panel < 2 ? 1 : 2, most = streams(p->c, p->a->rows) ? 1 : f->tile_panels;
     struct tile t = {
-        .a = p->a, .w = m, .stride = stride, .add = add, .ahead = stream ? AHEAD_BYTES : 2 * m->panel_bytes};
+        .a = p->a, .w = m, .stride = stride, .add = add, .ahead = ahead(p, m), .asks = k->to - k->from};
     for (uint32_t i = 0; i < panels; i += most) {
         t.panel = panel + i;
         t.panels = panels - i < most ? panels - i : most;
         for (uint32_t j = k->from; j < k->to; j++) {
+            t.ask = j - k->from;
             t.row = tile_begin(p->a, j);
             t.rows = tile_begin(p->a, j + 1) - t.row;
             t.out = out + (t.row - k->first) * stride + i * PANEL;
@@ -170,7 +182,8 @@ static struct chunk chunk_at(const struct product *p, uint32_t i) {
 static void product_work(void *context, uint32_t thread) {
     const struct product *p = context;
     struct chip *c = p->c;
-    size_t most = ((size_t)p->a->tiles / p->chunks + 1) * c->fast->tile_rows;
+    uint32_t height = c->fast->tile_rows > c->fast->stream_rows ? c->fast->tile_rows : c->fast->stream_rows;
+    size_t most = ((size_t)p->a->tiles / p->chunks + 1) * height;
     float *y = scratch_need(&c->own[thread], most * 2 * COLUMNS * sizeof *y);
     uint32_t from, to;
     while (pool_take(c->pool, thread, p->piece, &from, &to))

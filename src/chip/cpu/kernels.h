@@ -11,7 +11,7 @@
 #include <math.h>
 #include <stdatomic.h>
 
-enum { PANEL = 16, BLOCK = 32, MOST_TILE_ROWS = 6 };
+enum { PANEL = 16, BLOCK = 32 };
 enum { COLUMNS = 2 * PANEL }; /* what a thread computes at a time */
 enum { AHEAD_BYTES = 4096 };  /* how far ahead one stream of bytes is asked for */
 enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
@@ -133,6 +133,8 @@ struct tile {
     size_t stride;
     bool add;     /* to what out holds */
     size_t ahead; /* bytes: how far beyond the weights in use others are asked for */
+    uint32_t asks,
+        ask; /* every asks-th block asks, from block `ask` on: tiles that meet the same weights share it */
 };
 
 /* What a KV page holds for a layer and KV head; layouts are the tables' (x86_attention.inc.h). */
@@ -173,13 +175,13 @@ struct kv_kernels {
 
 struct kernels {
     const char *name;
-    uint32_t tile_rows, tile_panels;
+    uint32_t tile_rows, tile_panels, stream_rows;
     bool (*pairs)(
         void); /* can FORM_BF16 multiply rows rounded to bf16 on this processor? Else it takes them as they are */
     /* Row r of the tile that begins with row `first` and has `rows`: norm it (if norm), write what a has room for: x, the blocks. */
     void (*quantise)(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
                      uint32_t n, const float *norm, float eps);
-    void (*tile)(const struct tile *t); /* at most tile_rows by tile_panels */
+    void (*tile)(const struct tile *t); /* at most tile_rows by tile_panels, or stream_rows by one */
     /* out[r] = f(gate[r]) * up[r], rows of COLUMNS */
     void (*gate)(enum arch_activation f, const float *gate, const float *up, uint32_t rows, float *out,
                  size_t stride);

@@ -2,6 +2,7 @@
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
  * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
 
+/* Tiles are of up to TILE_ROWS by MOST_TILE_PANELS, or of up to STREAM_ROWS by one. */
 enum { VPP = PANEL / VW, NV_MOST = VPP * MOST_TILE_PANELS };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -46,7 +47,7 @@ INLINE int32_t row_start_half(const uint8_t *block, const int n, const int i, co
 
 /* ---- products ---- */
 
-INLINE void tile_clear(const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
+INLINE void tile_clear(const int nr, const int nv, VF acc[STREAM_ROWS][NV_MOST]) {
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
@@ -54,7 +55,7 @@ INLINE void tile_clear(const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
         acc[i][v] = v_zero();
 }
 
-INLINE void tile_store(const struct tile *t, const int nr, const int nv, VF acc[TILE_ROWS][NV_MOST]) {
+INLINE void tile_store(const struct tile *t, const int nr, const int nv, VF acc[STREAM_ROWS][NV_MOST]) {
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
@@ -79,6 +80,13 @@ INLINE void tile_prefetch(const struct tile *t, const uint8_t *p, const int np, 
     }
 }
 
+/* Is it this block's turn to ask? Every t->asks-th block's is. */
+INLINE bool tile_turn(const struct tile *t, uint32_t *left) {
+    bool now = *left == 0;
+    *left = now ? t->asks - 1 : *left - 1;
+    return now;
+}
+
 /* The outputs are written when the tile is done; their lines may come from afar meanwhile. */
 INLINE void tile_expect(const struct tile *t, const int nr, const int np) {
     UNROLL
@@ -96,9 +104,9 @@ INLINE const uint8_t *block_at(const struct tile *t, uint32_t panel, uint32_t b,
 
 /* acc += one block of rows times the block of weights at p, of np panels. 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
 INLINE void block_4(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
-                    const enum form form, const VF *d, const VF *dmin, VF acc[TILE_ROWS][NV_MOST]) {
+                    const enum form form, const VF *d, const VF *dmin, VF acc[STREAM_ROWS][NV_MOST]) {
     const int nv = np * VPP, head = form == FORM_4M ? 64 : 32;
-    VI sum[TILE_ROWS][NV_MOST];
+    VI sum[STREAM_ROWS][NV_MOST];
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
@@ -159,14 +167,14 @@ INLINE void super_4(const uint8_t *p, const size_t next, const int np, VF *d, VF
 
 /* 8-bit forms: one scale (and minimum) for 32 inputs, or in halves for 16; f16 in FORM_8, else f32. */
 INLINE void block_8(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
-                    const enum form form, VF acc[TILE_ROWS][NV_MOST]) {
+                    const enum form form, VF acc[STREAM_ROWS][NV_MOST]) {
     const bool has_min = form == FORM_8M || form == FORM_8SM;
     const int nv = np * VPP, halves = form == FORM_8S || form == FORM_8SM ? 2 : 1, groups = 8 / halves,
               head = form == FORM_8 ? 32
                      : has_min      ? 128
                                     : 64;
     for (int h = 0; h < halves; h++, p += head + groups * 64) {
-        VI sum[TILE_ROWS][NV_MOST];
+        VI sum[STREAM_ROWS][NV_MOST];
         UNROLL
         for (int i = 0; i < nr; i++)
             UNROLL
@@ -213,7 +221,7 @@ INLINE void block_8(const uint8_t *rows, const uint8_t *p, const size_t next, co
 
 INLINE void block_multiply(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr,
                            const int np, const enum form form, const VF *d, const VF *dmin,
-                           VF acc[TILE_ROWS][NV_MOST]) {
+                           VF acc[STREAM_ROWS][NV_MOST]) {
     if (form == FORM_4 || form == FORM_4M || form == FORM_4K)
         block_4(rows, p, next, nr, np, form, d, dmin, acc);
     else
@@ -226,7 +234,8 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     const int step = (int)form_block_bytes(form);
     const uint8_t *p = block_at(t, t->panel, 0, form);
     const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
-    VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+    uint32_t left = t->ask;
     tile_expect(t, nr, np);
     tile_clear(nr, np * VPP, acc);
     UNROLL
@@ -237,7 +246,8 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
             p += b ? SUPER_BYTES : 0;
             super_4(p, next, np, d, dmin);
         }
-        tile_prefetch(t, p, np, step);
+        if (tile_turn(t, &left))
+            tile_prefetch(t, p, np, step);
         block_multiply(rows, p, next, nr, np, form, d, dmin, acc);
         p += step;
         rows += nr * ROW_BYTES;
@@ -248,7 +258,7 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
 /* Add to a tile's row the blocks that were quantised twice; one panel. */
 INLINE void further_codes(const struct tile *t, uint32_t r, uint32_t panel, float *out,
                           const enum form form) {
-    VF acc[TILE_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
     const struct further *at = t->a->further + r * (size_t)t->a->most_further;
     UNROLL
     for (int v = 0; v < VPP; v++) {
@@ -271,7 +281,7 @@ INLINE void tile_float(const struct tile *t, const int nr, const int np, const e
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
-    VF acc[TILE_ROWS][NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST];
     tile_clear(nr, nv, acc);
     for (uint32_t k = 0; k < a->padded; k++, p += PANEL * wide) {
         VF w[NV_MOST];
@@ -297,12 +307,15 @@ INLINE void tile_halves(const struct tile *t, const int nr, const int np) {
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
     const uint16_t *rows = t->a->halves + (size_t)t->row * t->a->padded;
-    VF acc[TILE_ROWS][NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST];
+    uint32_t left = t->ask;
     tile_clear(nr, nv, acc);
-    for (uint32_t b = 0; b < t->a->blocks; b++, rows += nr * BLOCK)
+    for (uint32_t b = 0; b < t->a->blocks; b++, rows += nr * BLOCK) {
+        bool turn = tile_turn(t, &left);
         for (int k = 0; k < BLOCK; k += 2, p += PANEL * 4) {
             VI w[NV_MOST];
-            if (k % 4 == 0) /* a little at a time: a whole block at once is 12% slower for 4 to 12 rows */
+            if (turn &&
+                k % 4 == 0) /* a little at a time: a whole block at once is 12% slower for 4 to 12 rows */
                 tile_prefetch(t, p, np, 2 * PANEL * 4);
             UNROLL
             for (int v = 0; v < nv; v++)
@@ -315,6 +328,7 @@ INLINE void tile_halves(const struct tile *t, const int nr, const int np) {
                     acc[i][v] = DOT_BF16(acc[i][v], w[v], x);
             }
         }
+    }
     tile_store(t, nr, nv, acc);
 }
 
@@ -324,7 +338,7 @@ INLINE void tile_pairs(const struct tile *t, const int nr, const int np) {
     const uint8_t *p = t->w->packed + t->panel * t->w->panel_bytes;
     const size_t next = t->w->panel_bytes;
     const struct quantised *a = t->a;
-    VF acc[TILE_ROWS][NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST];
     tile_clear(nr, nv, acc);
     for (uint32_t k = 0; k < a->padded; k += 2, p += PANEL * 4) {
         VF even[NV_MOST], odd[NV_MOST];
@@ -371,7 +385,7 @@ TILES_OF(tile_float, FORM_F32)
 TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_bf16, FORM_BF16)
 
-static void (*const tile_table[][MOST_TILE_ROWS * MOST_TILE_PANELS])(const struct tile *) = {
+static void (*const tile_table[][STREAM_ROWS + (MOST_TILE_PANELS - 1) * TILE_ROWS])(const struct tile *) = {
     [FORM_4] = TILE_ROW(tile_codes, FORM_4),     [FORM_4M] = TILE_ROW(tile_codes, FORM_4M),
     [FORM_4K] = TILE_ROW(tile_codes, FORM_4K),   [FORM_8] = TILE_ROW(tile_codes, FORM_8),
     [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),   [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),
@@ -398,7 +412,7 @@ static void (*const further_table[])(const struct tile *, uint32_t, uint32_t, fl
 };
 
 static void tile(const struct tile *t) {
-    tile_table[t->w->form][(t->panels - 1) * TILE_ROWS + t->rows - 1](t);
+    tile_table[t->w->form][(t->panels - 1) * STREAM_ROWS + t->rows - 1](t);
     if (!further_table[t->w->form])
         return;
     for (uint32_t i = 0; i < t->rows; i++)
@@ -562,6 +576,6 @@ static void measure(int what, uint64_t rounds, double *operations) {
                                                      : 1);
 }
 
-#define KERNELS(NAME, TEXT)                                                           \
-    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, pairs,  quantise, \
+#define KERNELS(NAME, TEXT)                                                                       \
+    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, STREAM_ROWS, pairs, quantise, \
                                  tile, gate,      KV_KERNELS,       measure}
