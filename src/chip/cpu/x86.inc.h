@@ -255,24 +255,25 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     tile_store(t, nr, np * VPP, acc);
 }
 
-/* Add to a tile's row the blocks that were quantised twice; one panel. */
-INLINE void further_codes(const struct tile *t, uint32_t r, uint32_t panel, float *out,
-                          const enum form form) {
+/* Add to row i of a tile its blocks that were quantised twice. */
+INLINE void further_codes(const struct tile *t, uint32_t i, const int np, const enum form form) {
+    const size_t next = t->w->panel_bytes, r = t->row + i;
+    const struct further *at = t->a->further + r * t->a->most_further;
+    float *out = t->out + i * t->stride;
     VF acc[STREAM_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
-    const struct further *at = t->a->further + r * (size_t)t->a->most_further;
     UNROLL
-    for (int v = 0; v < VPP; v++) {
+    for (int v = 0; v < np * VPP; v++) {
         d[v] = dmin[v] = v_zero();
         acc[0][v] = v_loadu(out + v * VW);
     }
     for (uint32_t k = 0; k < t->a->further_n[r]; k++, at++) {
-        const uint8_t *p = block_at(t, panel, at->number, form);
+        const uint8_t *p = block_at(t, t->panel, at->number, form);
         if (form == FORM_4K)
-            super_4(p - at->number % 8 * form_block_bytes(form), 0, 1, d, dmin);
-        block_multiply(at->block, p, 0, 1, 1, form, d, dmin, acc);
+            super_4(p - at->number % 8 * form_block_bytes(form), next, np, d, dmin);
+        block_multiply(at->block, p, next, 1, np, form, d, dmin, acc);
     }
     UNROLL
-    for (int v = 0; v < VPP; v++)
+    for (int v = 0; v < np * VPP; v++)
         v_storeu(out + v * VW, acc[0][v]);
 }
 
@@ -393,9 +394,12 @@ static void (*const tile_table[][STREAM_ROWS + (MOST_TILE_PANELS - 1) * TILE_ROW
     [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_bf16, FORM_BF16),
 };
 
-#define FURTHER(FORM)                                                                          \
-    static void further_##FORM(const struct tile *t, uint32_t r, uint32_t panel, float *out) { \
-        further_codes(t, r, panel, out, FORM);                                                 \
+#define FURTHER(FORM)                                              \
+    static void further_##FORM(const struct tile *t, uint32_t i) { \
+        if (t->panels == 1)                                        \
+            further_codes(t, i, 1, FORM);                          \
+        else                                                       \
+            further_codes(t, i, MOST_TILE_PANELS, FORM);           \
     }
 FURTHER(FORM_4)
 FURTHER(FORM_4M)
@@ -405,7 +409,7 @@ FURTHER(FORM_8M)
 FURTHER(FORM_8S)
 FURTHER(FORM_8SM)
 
-static void (*const further_table[])(const struct tile *, uint32_t, uint32_t, float *) = {
+static void (*const further_table[])(const struct tile *, uint32_t) = {
     [FORM_4] = further_FORM_4,     [FORM_4M] = further_FORM_4M, [FORM_4K] = further_FORM_4K,
     [FORM_8] = further_FORM_8,     [FORM_8M] = further_FORM_8M, [FORM_8S] = further_FORM_8S,
     [FORM_8SM] = further_FORM_8SM, [FORM_BF16] = NULL,
@@ -416,8 +420,8 @@ static void tile(const struct tile *t) {
     if (!further_table[t->w->form])
         return;
     for (uint32_t i = 0; i < t->rows; i++)
-        for (uint32_t k = 0; t->a->further_n[t->row + i] && k < t->panels; k++)
-            further_table[t->w->form](t, t->row + i, t->panel + k, t->out + i * t->stride + k * PANEL);
+        if (t->a->further_n[t->row + i])
+            further_table[t->w->form](t, i);
 }
 
 /* BLOCK inputs from i on, normed; beyond the end of the row zeros. */
