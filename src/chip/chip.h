@@ -11,6 +11,7 @@
 #define CHIP_CHIP_H
 
 #include "base/error.h"
+#include "base/extent.h"
 #include "model/arch.h"
 #include "model/gguf.h"
 
@@ -54,6 +55,8 @@ void chip_unload(struct chip *c, struct chip_weights *w);
 const struct chip_matrix *chip_weights_matrix(const struct chip_weights *w, size_t i);
 bool chip_weights_damaged(const struct chip_weights *w); /* a mapped page of the packed file has gone */
 size_t chip_weights_bytes(const struct chip_weights *w); /* read by one step that uses every matrix once */
+/* The memory of the packed matrices, in the packed file or (no file) the chip's own; without bytes where they are read from the model's file as it is. */
+struct extent chip_weights_extent(const struct chip_weights *w);
 
 /* ---- operations --------------------------------------------------------------------------------------------- */
 

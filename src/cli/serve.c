@@ -15,7 +15,8 @@ struct serve {
     struct option_list models;
     const char *listen, *kernels, *kv, *kv_spill;
     int64_t kv_spill_bytes;
-    int64_t kv_bytes, max_running, max_waiting, max_context, threads, max_connections, drain, client_timeout;
+    int64_t memory_bytes, kv_bytes, max_running, max_waiting, max_context, threads, max_connections, drain,
+        client_timeout;
     struct cloud *cloud;
     struct engine *engine;
     struct gateway *gateway;
@@ -120,6 +121,7 @@ static int set_up(struct serve *s, struct error *e) {
     uint16_t port = 0;
     struct engine_options engine = {
         .chip = {.kernels = s->kernels, .kv = s->kv, .threads = (uint32_t)s->threads, .pack_folder = folder},
+        .memory_bytes = (size_t)s->memory_bytes,
         .kv_bytes = (size_t)s->kv_bytes,
         .max_running = (uint32_t)s->max_running,
         .max_waiting = (uint32_t)s->max_waiting,
@@ -161,7 +163,11 @@ int cmd_serve(int argc, char **argv) {
         {"listen", OPTION_TEXT, &s.listen, "HOST:PORT", "where to listen (127.0.0.1:8080)", 0, 0},
         {"model", OPTION_LIST, &s.models, "NAME=PATH", "a model to serve; may be given several times", 0, 0},
         {"kv", OPTION_TEXT, &s.kv, "FORM", CLI_KV_HELP, 0, 0},
-        {"kv-bytes", OPTION_INT, &s.kv_bytes, "N", "KV memory of all models together", 0, INT64_MAX},
+        {"memory-bytes", OPTION_INT, &s.memory_bytes, "N",
+         "weights and KV memory of all models together (7/8 of what the machine or its control group has)", 1,
+         INT64_MAX},
+        {"kv-bytes", OPTION_INT, &s.kv_bytes, "N",
+         "KV memory of all models together (a quarter of the memory, at most 4 GiB)", 0, INT64_MAX},
         {"kv-spill", OPTION_TEXT, &s.kv_spill, "DIR",
          "where the file lies for keys and values that memory has no room for; or off (the data folder)", 0,
          0},

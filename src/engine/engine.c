@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "engine/schedule.h"
 
 #include <pthread.h>
@@ -19,6 +20,7 @@ struct engine {
     struct chip *chip;
     struct pool_model model[MOST_MODELS];
     struct schedule schedule;
+    struct residency residency;
     struct batch batch;
     struct take_space space;
     size_t largest_vocab;
@@ -28,6 +30,7 @@ struct engine {
     double finish_ns; /* between two finished requests, smoothed */
     int64_t last_finish;
     int64_t trim_at, copy_at; /* when unused KV memory is looked for next; when more of it is copied */
+    int64_t turn_at;          /* when a model in memory has to make room */
 
     pthread_t thread;
     bool running;
@@ -41,10 +44,13 @@ struct engine {
 
 /* ---- making and loading ---- */
 
-/* A quarter of the memory that is free now, at most 4 GiB. */
-static size_t default_kv_bytes(void) {
-    size_t bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 4;
-    return bytes > (size_t)4 << 30 ? (size_t)4 << 30 : bytes;
+static size_t default_memory_bytes(void) {
+    size_t bytes = memory_allowed("");
+    return bytes - bytes / 8;
+}
+
+static size_t default_kv_bytes(size_t memory) {
+    return memory / 4 > (size_t)4 << 30 ? (size_t)4 << 30 : memory / 4;
 }
 
 int engine_create(struct engine **out, const struct engine_options *o, struct error *e) {
@@ -67,7 +73,10 @@ int engine_create(struct engine **out, const struct engine_options *o, struct er
     g->schedule.model = g->model;
     g->schedule.max_running = g->options.max_running;
     g->schedule.speculates = o->speculation != SPECULATE_NEVER;
-    kv_budget_start(&g->schedule.budget, o->kv_bytes ? o->kv_bytes : default_kv_bytes());
+    size_t memory = o->memory_bytes ? o->memory_bytes : default_memory_bytes();
+    kv_budget_start(&g->schedule.budget, o->kv_bytes ? o->kv_bytes : default_kv_bytes(memory));
+    g->residency = (struct residency){.limit = memory, .kv = &g->schedule.budget, .model = g->model};
+    g->turn_at = INT64_MAX;
     g->inbox_end = &g->inbox;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -131,6 +140,7 @@ int engine_add_model(struct engine *g, const char *name, const char *path, struc
         return rc;
     }
     m->speculation.always = g->options.speculation == SPECULATE_ALWAYS;
+    residency_add(&g->residency, m);
     g->schedule.models++;
     return 0;
 }
@@ -371,6 +381,13 @@ static void make_step(struct engine *g) {
     }
 }
 
+static void publish_residence(struct engine_model_stats *t, const struct residence *p) {
+    t->residence = p->state == RESIDENT ? MODEL_LOADED : p->state == LOADING ? MODEL_LOADING : MODEL_UNLOADED;
+    t->resident_bytes = p->state == COLD ? 0 : p->bytes;
+    t->loads = p->loads;
+    t->load_ns = p->load_ns;
+}
+
 static void publish_stats(struct engine *g) {
     struct engine_stats *t = &g->stats;
     g->waits_ns = g->finish_ns;
@@ -382,7 +399,10 @@ static void publish_stats(struct engine *g) {
                                .finished = g->finished,
                                .cancelled = g->cancelled,
                                .kv_resident_bytes = g->schedule.budget.resident,
-                               .chip_ns = g->chip_ns};
+                               .chip_ns = g->chip_ns,
+                               .memory_limit_bytes = g->residency.limit,
+                               .weights_resident_bytes = g->residency.used,
+                               .evictions = g->residency.evictions};
     if (g->schedule.budget.file != NULL)
         kv_file_count(g->schedule.budget.file, &t->kv_file);
     for (size_t i = 0; i < g->schedule.models; i++) {
@@ -392,6 +412,7 @@ static void publish_stats(struct engine *g) {
                                                .drafted = m->drafted,
                                                .accepted = m->accepted};
         kv_count(m->kv, &m->stats.kv_pages_used, &m->stats.kv_pages_cached);
+        publish_residence(&m->stats, &m->residence);
         for (const struct sequence *s = m->first; s != NULL; s = s->next) {
             bool paused = sequence_blocked(s) || (!s->started && s->resumed);
             t->paused += paused;
@@ -404,23 +425,25 @@ static void publish_stats(struct engine *g) {
     }
 }
 
-/* Nothing to compute: sleep until somebody comes, or until there is memory to give back or to stop waiting for the file. */
+/* Nothing to compute: sleep until somebody comes, or until there is memory to give back, a model to close, or no more reason to wait for the file. */
 static void sleep_until_woken(struct engine *g) {
     const struct kv_budget *b = &g->schedule.budget;
     int64_t until = g->copy_at < g->trim_at ? g->copy_at : g->trim_at;
+    until = g->turn_at < until ? g->turn_at : until;
     if (b->file != NULL && kv_file_reading(b->file) && until > clock_mono_ns() + SECOND)
         until = clock_mono_ns() + SECOND;
     struct timespec t = {.tv_sec = until / SECOND, .tv_nsec = until % SECOND};
     int rc = 0;
     while (rc == 0 && g->inbox == NULL && !g->poked && !g->stopping)
-        rc = b->resident != 0 ? pthread_cond_timedwait(&g->wake, &g->lock, &t)
-                              : pthread_cond_wait(&g->wake, &g->lock);
+        rc = b->resident != 0 || g->turn_at != INT64_MAX ? pthread_cond_timedwait(&g->wake, &g->lock, &t)
+                                                         : pthread_cond_wait(&g->wake, &g->lock);
 }
 
 /* Pages that came from the file, memory that goes back to the system. */
 static void tend_memory(struct engine *g) {
     int64_t now = clock_mono_ns();
     kv_collect(&g->schedule.budget);
+    g->turn_at = residency_tend(&g->residency, now);
     g->copy_at = kv_copy_ahead(&g->schedule.budget) ? now + SECOND / 200 : INT64_MAX;
     if (now >= g->trim_at) /* sooner again while the file is not quick enough */
         g->trim_at = now + (kv_trim(&g->schedule.budget) ? TRIM_EVERY : SECOND / 10);
@@ -453,7 +476,17 @@ static void *engine_main(void *context) {
     }
 }
 
+static void on_weights(void *context) {
+    poke(context);
+}
+
 int engine_start(struct engine *g, struct error *e) {
+    int rc = residency_start(&g->residency, g->options.memory_bytes != 0, e);
+    if (rc == 0)
+        rc = loader_open(&g->residency.loader, NULL, on_weights, g, e);
+    if (rc != 0)
+        return rc;
+    g->poked = true; /* models come in before anybody asks */
     if (pthread_create(&g->thread, NULL, engine_main, g) != 0)
         return error_set(e, ERR_NO_MEMORY, "cannot start the engine's thread");
     g->running = true;
@@ -468,6 +501,8 @@ void engine_stop(struct engine *g) {
     if (g->running)
         pthread_join(g->thread, NULL);
     g->running = false;
+    loader_close(g->residency.loader);
+    g->residency.loader = NULL;
     for (struct sequence *s = g->inbox, *next; s != NULL; s = next) { /* it never ran */
         next = s->next;
         sequence_end(s, FINISH_CANCELLED, NULL);

@@ -18,7 +18,8 @@ enum { ENGINE_MOST_RUNNING = 256 };
 struct engine_options {
     struct chip_options chip;
     size_t
-        kv_bytes; /* KV memory of all models together; 0: a quarter of the machine's free memory, at most 4 GiB */
+        memory_bytes; /* of weights and KV pages together; 0: seven eighths of what the machine has available or its control group allows */
+    size_t kv_bytes;  /* KV memory of all models together; 0: a quarter of memory_bytes, at most 4 GiB */
     uint32_t max_running; /* sequences that step together, ENGINE_MOST_RUNNING at most; 0: 64 */
     uint32_t max_waiting; /* queue; full: ERR_BUSY (429); 0: 256 */
     uint32_t max_context; /* tokens a sequence may hold; 0: the model's own */
@@ -30,7 +31,7 @@ struct engine_options {
 };
 
 int engine_create(struct engine **out, const struct engine_options *o, struct error *e);
-/* Load a model under a name that requests use. Before engine_start. */
+/* Open a model under a name that requests use; its weights come into memory from engine_start on. Before engine_start. */
 int engine_add_model(struct engine *g, const char *name, const char *path, struct error *e);
 /* Keep pages that KV memory has no room for in a file of at most `bytes` in this folder (kv_file.h; 0: as large as the disk suggests). Before engine_start, once. */
 int engine_spill(struct engine *g, const char *folder, uint64_t bytes, struct error *e);
@@ -113,12 +114,16 @@ struct engine_stats {
     uint64_t kv_resident_bytes;   /* KV memory taken from the system */
     struct kv_file_stats kv_file; /* all 0 without a file */
     int64_t chip_ns;
+    uint64_t memory_limit_bytes, weights_resident_bytes, evictions; /* residency.h */
 };
 void engine_stats(struct engine *g, struct engine_stats *out);
 /* Of model i alone. */
 struct engine_model_stats {
     uint64_t kv_pages, kv_pages_used, kv_pages_cached, preempted;
     uint64_t drafted, accepted; /* guessed tokens computed, and those that came true */
+    enum { MODEL_UNLOADED, MODEL_LOADING, MODEL_LOADED } residence; /* are its weights in memory? */
+    uint64_t resident_bytes, loads; /* loads: times it was brought into memory */
+    int64_t load_ns;                /* that took */
 };
 void engine_model_stats(struct engine *g, size_t i, struct engine_model_stats *out);
 /* Seconds after which a refused caller may try again, from the present rate; at least 1. */

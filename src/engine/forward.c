@@ -233,6 +233,36 @@ struct chip_kv *forward_kv(struct forward *f) {
     return &f->kv;
 }
 
+/* Of the model's file the embedding alone, where the matrices are packed; else all tensors. */
+static struct extent file_extent(const struct forward *f, bool packed) {
+    const struct gguf *g = f->model->gguf;
+    const struct gguf_tensor *embed = f->model->tensors.embed;
+    if (packed)
+        return gguf_extent(g, embed->data, embed->bytes);
+    struct str whole = gguf_bytes(g);
+    const char *first = embed->data;
+    for (size_t i = 0; i < gguf_tensor_count(g); i++)
+        if ((const char *)gguf_tensor_at(g, i)->data < first)
+            first = gguf_tensor_at(g, i)->data;
+    return gguf_extent(g, first, (size_t)(whole.p + whole.n - first));
+}
+
+uint32_t forward_extents(const struct forward *f, struct extent out[FORWARD_EXTENTS]) {
+    struct extent packed = chip_weights_extent(f->weights), file = file_extent(f, packed.bytes != 0);
+    uint32_t n = 0;
+    if (file.file >= 0)
+        out[n++] = file;
+    if (packed.file >= 0)
+        out[n++] = packed;
+    out[n++] = (struct extent){.at = (char *)f->x, .bytes = f->bytes, .file = -1};
+    return n;
+}
+
+size_t forward_own_bytes(const struct forward *f) {
+    struct extent packed = chip_weights_extent(f->weights);
+    return packed.file < 0 ? packed.bytes : 0;
+}
+
 size_t forward_weight_bytes(const struct forward *f) {
     return chip_weights_bytes(f->weights);
 }

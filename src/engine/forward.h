@@ -30,6 +30,12 @@ struct chip_kv *forward_kv(struct forward *f);
  * until the next step. */
 float *forward_step(struct forward *f, const struct forward_row *row, uint32_t rows);
 
+/* Memory that a step needs and that can be taken away between two: what is mapped of the files, in the order of the layers, and the activations. Returns how many parts. */
+enum { FORWARD_EXTENTS = 3 };
+uint32_t forward_extents(const struct forward *f, struct extent out[FORWARD_EXTENTS]);
+/* Bytes of weights that lie in memory of the chip's own, since nothing keeps them on disk. */
+size_t forward_own_bytes(const struct forward *f);
+
 /* Bytes of weights that one step reads. */
 size_t forward_weight_bytes(const struct forward *f);
 /* A mapped page of the model's file or of its packed weights has gone: what was computed since is worthless. */

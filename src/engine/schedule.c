@@ -26,6 +26,15 @@ static struct account *find_account(struct schedule *s, uint64_t number) {
     return *at;
 }
 
+/* Its weights are in memory, and for more than what runs already. */
+static bool model_steps(const struct pool_model *m) {
+    return m->residence.state == RESIDENT;
+}
+
+static bool model_starts(const struct pool_model *m) {
+    return model_steps(m) && !m->residence.closing;
+}
+
 /* The least service among models that have work. */
 static double least_model_service(const struct schedule *s) {
     double least = -1;
@@ -190,9 +199,11 @@ static bool fits(struct schedule *s, const struct sequence *q) {
     return true;
 }
 
-/* Start what waits for m, the least served account first. */
+/* Start what waits for m, the least served account first. What waits for a model to come back keeps nobody else out. */
 static void start_waiting(struct schedule *s, struct pool_model *m) {
-    for (;;) {
+    if (s->hungry != NULL && !model_starts(s->hungry->model))
+        s->hungry = NULL;
+    while (model_starts(m)) {
         struct sequence *best = NULL;
         for (struct sequence *q = m->first; q != NULL; q = q->next)
             if (!q->started && !sequence_blocked(q) && (best == NULL || goes_before(s, q, best)))
@@ -355,7 +366,8 @@ bool schedule_next(struct schedule *s, struct batch *b) {
         struct pool_model *m = NULL;
         size_t at = 0;
         for (size_t i = 0; i < s->models; i++)
-            if (!tried[i] && s->model[i].live != 0 && (m == NULL || s->model[i].service < m->service)) {
+            if (!tried[i] && s->model[i].live != 0 && model_steps(&s->model[i]) &&
+                (m == NULL || s->model[i].service < m->service)) {
                 m = &s->model[i];
                 at = i;
             }
@@ -378,7 +390,7 @@ static void lift_blocked(struct schedule *s) {
     for (size_t i = 0; i < s->models; i++) {
         struct pool_model *m = &s->model[i];
         for (const struct sequence *q = m->first; q != NULL; q = q->next)
-            if (!sequence_blocked(q)) {
+            if (model_steps(m) && !sequence_blocked(q)) {
                 m->ready = q->account->ready = s->steps;
                 account = fmin(account, q->account->service);
             }

@@ -4,7 +4,7 @@
 #ifndef ENGINE_SCHEDULE_H
 #define ENGINE_SCHEDULE_H
 
-#include "engine/forward.h"
+#include "engine/residency.h"
 #include "engine/sequence.h"
 #include "engine/speculate.h"
 
@@ -23,6 +23,7 @@ struct pool_model { /* a model of the pool */
     struct model *model;
     struct forward *forward;
     struct kv *kv;
+    struct residence residence;
     struct sequence *first; /* alive, in order of submission */
     uint32_t live;
     double service;

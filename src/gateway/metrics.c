@@ -177,6 +177,18 @@ static double prefix_pages(const struct engine_model_stats *s) {
     return (double)s->kv_pages_cached;
 }
 
+static double resident_bytes(const struct engine_model_stats *s) {
+    return (double)s->resident_bytes;
+}
+
+static double loads(const struct engine_model_stats *s) {
+    return (double)s->loads;
+}
+
+static double load_seconds(const struct engine_model_stats *s) {
+    return (double)s->load_ns * 1e-9;
+}
+
 static double drafted(const struct engine_model_stats *s) {
     return (double)s->drafted;
 }
@@ -193,6 +205,10 @@ static const struct engine_number {
     {"num_preemptions_total", "counter", "Sequences paused for want of KV memory or of a slot.", preemptions},
     {"kv_cache_pages", "gauge", "KV pages there are.", pages},
     {"prefix_cache_pages", "gauge", "KV pages kept for prefixes.", prefix_pages},
+    {"model_memory_bytes", "gauge", "Weights and activations in memory; 0: the model is not.",
+     resident_bytes},
+    {"model_loads_total", "counter", "Times the model was brought into memory.", loads},
+    {"model_load_seconds_total", "counter", "Time that took.", load_seconds},
     {"spec_decode_num_draft_tokens_total", "counter", "Guessed tokens that steps took along.", drafted},
     {"spec_decode_num_accepted_tokens_total", "counter", "Guessed tokens that came true.", accepted},
 };
@@ -218,6 +234,12 @@ static void write_engine(struct buf *out, struct gateway *g) {
           s.paused);
     plain(out, "engine_steps_total", "counter", "Steps of any model.", (double)s.steps);
     plain(out, "engine_chip_seconds_total", "counter", "Time the chip worked.", (double)s.chip_ns * 1e-9);
+    plain(out, "memory_limit_bytes", "gauge", "Memory that weights and KV pages may take together.",
+          (double)s.memory_limit_bytes);
+    plain(out, "weights_memory_bytes", "gauge", "Weights and activations in memory.",
+          (double)s.weights_resident_bytes);
+    plain(out, "model_evictions_total", "counter", "Times a model left memory for another, or for KV pages.",
+          (double)s.evictions);
     plain(out, "kv_memory_bytes", "gauge", "KV memory taken from the system.", (double)s.kv_resident_bytes);
     plain(out, "kv_spill_bytes", "gauge", "KV pages that lie in the file.", (double)s.kv_file.bytes);
     plain(out, "kv_pages_spilled_total", "counter", "KV pages written to the file.",

@@ -42,11 +42,18 @@ static void get_metrics(struct visit *v) {
     buf_free(&out);
 }
 
-static void write_model(struct buf *out, const struct gateway *g, const char *name) {
+static void write_model(struct buf *out, const struct gateway *g, size_t i) {
+    static const char *const status[] = {
+        [MODEL_UNLOADED] = "unloaded", [MODEL_LOADING] = "loading", [MODEL_LOADED] = "loaded"};
+    const char *name = g->metrics.model[i].name;
+    struct engine_model_stats s;
+    engine_model_stats(g->engine, i, &s);
     buf_text(out, "{\"id\":");
     json_write_text(out, name);
-    buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"unkai\",\"max_model_len\":%u}",
-               (long long)g->created, engine_model_context(g->engine, str_from(name)));
+    buf_printf(out,
+               ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"unkai\",\"max_model_len\":%u,"
+               "\"status\":{\"value\":\"%s\"}}",
+               (long long)g->created, engine_model_context(g->engine, str_from(name)), status[s.residence]);
 }
 
 static void get_models(struct visit *v) {
@@ -55,7 +62,7 @@ static void get_models(struct visit *v) {
     for (size_t i = 0; i < v->g->metrics.models; i++) {
         if (i > 0)
             buf_byte(&out, ',');
-        write_model(&out, v->g, v->g->metrics.model[i].name);
+        write_model(&out, v->g, i);
     }
     buf_text(&out, "]}\n");
     respond_json(v->g, v->x, 200, buf_view(&out));
@@ -72,7 +79,7 @@ static void get_model(struct visit *v) {
         respond_error(v->g, v->x, &e);
         return;
     }
-    write_model(&out, v->g, m->name);
+    write_model(&out, v->g, (size_t)(m - v->g->metrics.model));
     buf_byte(&out, '\n');
     respond_json(v->g, v->x, 200, buf_view(&out));
     buf_free(&out);

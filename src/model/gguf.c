@@ -431,6 +431,13 @@ struct str gguf_bytes(const struct gguf *g) {
     return (struct str){g->base, g->size};
 }
 
+struct extent gguf_extent(const struct gguf *g, const void *data, size_t bytes) {
+    return (struct extent){.at = (char *)(uintptr_t)data,
+                           .bytes = bytes,
+                           .file = g->file,
+                           .offset = (const char *)data - g->base};
+}
+
 size_t gguf_tensor_count(const struct gguf *g) {
     return g->tensors;
 }

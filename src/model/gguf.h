@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/extent.h"
 #include "model/format.h"
 
 #include <sys/stat.h>
@@ -55,6 +56,8 @@ bool gguf_damaged(const struct gguf *g); /* one system call: for each step, not 
 bool gguf_stat(const struct gguf *g, struct stat *out);
 const char *gguf_path(const struct gguf *g);
 struct str gguf_bytes(const struct gguf *g); /* the whole file */
+/* The mapped memory of `bytes` at `data`, which lie in the file. */
+struct extent gguf_extent(const struct gguf *g, const void *data, size_t bytes);
 
 size_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);

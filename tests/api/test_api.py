@@ -171,6 +171,7 @@ def test_a_prompt_is_scored_without_an_answer(server, client, stream):
 def test_models(client):
     assert [m.id for m in client.models.list()] == ["smol", "org/gemma:3"]
     assert client.models.retrieve("smol").id == "smol"
+    assert client.models.retrieve("smol").status == {"value": "loaded"}
     assert client.models.retrieve("org/gemma:3").id == "org/gemma:3"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("../../etc/passwd")

@@ -54,5 +54,23 @@ def test_in_company(kernels):
         server.close()
 
 
+def test_in_memory_for_one():
+    """The models take turns in memory: the same answers, and one of them there at a time."""
+    server = Server(PROGRAM, MODELS, options=["--memory-bytes", "640000000", "--kv-bytes", "100000000"])
+    try:
+        server.start()
+        texts = together(server)
+        in_memory = [server.metric('model_memory_bytes{model_name="%s"' % name) for name in MODELS]
+        assert sorted(b > 0 for b in in_memory) == [False, True], in_memory
+        assert server.metric("model_evictions_total") >= 1
+        assert server.metric("weights_memory_bytes") <= 640000000
+        listed = json.loads(server.raw(server.head("/v1/models", "GET", more="\r\n"))[2])["data"]
+        assert [m["status"]["value"] for m in listed] == ["loaded" if b > 0 else "unloaded" for b in in_memory]
+        assert [answer(server, item) for item in PROMPTS] == texts
+        assert server.stop() == 0
+    finally:
+        server.close()
+
+
 if __name__ == "__main__":
     sys.exit(pytest.main(sys.argv[1:]))

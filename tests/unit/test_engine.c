@@ -584,6 +584,133 @@ static void test_file_written_to(void **state) {
     damage_file(false);
 }
 
+/* ---- models that do not fit into memory together ---- */
+
+enum { COLD_MODELS = 3, COLD_KV = 40 * PAGE_BYTES }; /* less than a model */
+
+/* Open COLD_MODELS models, of which `fit` have room in memory, beside the KV pages. The folder keeps their packed weights. */
+static struct engine *start_crowded(const char *folder, char path[COLD_MODELS][64], size_t fit) {
+    struct error e = {0};
+    struct engine *g;
+    size_t each = 0;
+    for (int pass = 0; pass < 2; pass++) { /* the first to see how large they are */
+        struct engine_options o = {.chip = {.kv = kv_form, .threads = 1, .pack_folder = folder},
+                                   .kv_bytes = COLD_KV,
+                                   .memory_bytes = pass == 0 ? 0 : COLD_KV + each * fit};
+        assert_int_equal(engine_create(&g, &o, &e), 0);
+        for (int i = 0; i < (pass == 0 ? 1 : COLD_MODELS); i++) {
+            char name[] = {(char)('a' + i), 0};
+            if (engine_add_model(g, name, path[i], &e) != 0)
+                fail_msg("%s", e.text);
+        }
+        assert_int_equal(engine_start(g, &e), 0);
+        struct engine_model_stats s = {0};
+        while (s.residence != MODEL_LOADED) { /* the first comes in by itself */
+            usleep(1000);
+            engine_model_stats(g, 0, &s);
+        }
+        each = s.resident_bytes;
+        if (pass == 0)
+            engine_free(g);
+    }
+    return g;
+}
+
+static void ask_model(struct engine *g, struct answer *a, int model, uint64_t seed, uint32_t most) {
+    token_id prompt[100];
+    struct engine_request r = request(prompt, 100, seed, most);
+    char name[] = {(char)('a' + model), 0};
+    r.model = str_from(name);
+    assert_int_equal(ask(g, a, &r), 0);
+}
+
+static void make_models(char folder[], char path[COLD_MODELS][64]) {
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < COLD_MODELS; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%d.gguf", folder, i);
+        assert_true(tiny_model_write(path[i], 20 + (uint64_t)i));
+    }
+}
+
+static void remove_models(const char *folder) {
+    char command[100];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* They come and go, and their answers are those of models that are always there. */
+static void test_cold_models(void **state) {
+    enum { ASKED = 24 };
+    char folder[] = "/tmp/unkai-cold-XXXXXX", path[COLD_MODELS][64];
+    static struct answer a[ASKED], alone[ASKED];
+    struct engine_stats stats;
+    (void)state;
+    make_models(folder, path);
+    for (size_t fit = COLD_MODELS; fit >= 1; fit--) {
+        struct engine *g = start_crowded(folder, path, fit);
+        struct answer *to = fit == COLD_MODELS ? alone : a;
+        for (int i = 0; i < ASKED; i++) {
+            ask_model(g, &to[i], i * 7 % COLD_MODELS, (uint64_t)i, 40);
+            if (i % 3 == 2)
+                for (int k = i - 2; k <= i; k++)
+                    finish(&to[k]);
+        }
+        for (int i = 0; i < ASKED; i++) {
+            assert_int_equal(to[i].reason, FINISH_LENGTH);
+            assert_memory_equal(to[i].token, alone[i].token, 40 * sizeof to[i].token[0]);
+            if (to == a)
+                forget(&a[i]);
+        }
+        do /* the last may still be on its way out */
+            engine_stats(g, &stats);
+        while (stats.weights_resident_bytes + stats.kv_resident_bytes > stats.memory_limit_bytes);
+        assert_true(fit == COLD_MODELS ? stats.evictions == 0 : stats.evictions >= ASKED / 3);
+        engine_free(g);
+    }
+    for (int i = 0; i < ASKED; i++)
+        forget(&alone[i]);
+    remove_models(folder);
+}
+
+/* A model whose file is cut short while nobody uses it fails when it is asked for, and alone. */
+static void test_cold_model_vanishes(void **state) {
+    char folder[] = "/tmp/unkai-cold-XXXXXX", path[COLD_MODELS][64];
+    struct answer a = {0};
+    (void)state;
+    make_models(folder, path);
+    struct engine *g = start_crowded(folder, path, 1);
+    ask_model(g, &a, 1, 1, 10);
+    finish(&a);
+    forget(&a);
+    assert_int_equal(truncate(path[0], 4096), 0);
+    ask_model(g, &a, 0, 1, 10);
+    finish(&a);
+    assert_int_equal(a.reason, FINISH_FAILED);
+    assert_non_null(strstr(a.error, "truncated"));
+    forget(&a);
+    for (int i = 1; i < COLD_MODELS; i++) {
+        ask_model(g, &a, i, 1, 10);
+        finish(&a);
+        assert_int_equal(a.reason, FINISH_LENGTH);
+        forget(&a);
+    }
+    engine_free(g);
+    remove_models(folder);
+}
+
+/* One that can never fit beside the KV pages is refused by name, when somebody said how much there is. */
+static void test_too_large_for_memory(void **state) {
+    struct engine *g;
+    struct error e = {0};
+    struct engine_options o = {.chip = {.threads = 1}, .kv_bytes = COLD_KV, .memory_bytes = COLD_KV + 1000};
+    (void)state;
+    assert_int_equal(engine_create(&g, &o, &e), 0);
+    assert_int_equal(engine_add_model(g, "giant", tiny, &e), 0);
+    assert_int_equal(engine_start(g, &e), ERR_NO_MEMORY);
+    assert_non_null(strstr(e.text, "giant"));
+    engine_free(g);
+}
+
 /* ---- a storm ---- */
 
 enum { THREADS = 8, ROUNDS = 125 };
@@ -691,6 +818,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_file_truncated),
         cmocka_unit_test(test_file_written_to),
+        cmocka_unit_test(test_cold_models),
+        cmocka_unit_test(test_cold_model_vanishes),
+        cmocka_unit_test(test_too_large_for_memory),
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_storm_with_file),
     };

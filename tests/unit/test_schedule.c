@@ -156,6 +156,44 @@ static void test_memory_between_models(void **state) {
     end();
 }
 
+/* A model that is not in memory makes no steps and keeps nobody out; one that is to leave goes on with what runs, and starts nothing. */
+static void test_not_in_memory(void **state) {
+    (void)state;
+    start(20);
+    struct sequence *runs = add(0, 1, 40, 100, 0);
+    assert_int_equal(step(), 0);
+    struct sequence *hungry = add(0, 1, 600, 10, 0);
+    step();
+    assert_ptr_equal(w.schedule.hungry, hungry);
+    w.model[0].residence.closing = true;
+    struct sequence *late = add(0, 1, 10, 10, 0), *other = add(1, 2, 40, 10, 0);
+    for (int i = 0; i < 20; i++)
+        step();
+    assert_true(runs->completion >= 10);
+    assert_true(!late->started && !hungry->started);
+    assert_int_equal(other->completion, 10);
+    drop(other);
+    w.model[0].residence.state = COLD;
+    uint32_t before = runs->completion;
+    other = add(1, 2, 40, 10, 0);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(step(), 1);
+    assert_int_equal(runs->completion, before);
+    drop(other);
+    assert_int_equal(step(), -1);
+    w.model[0].residence = (struct residence){.state = RESIDENT};
+    for (int i = 0; i < 300 && hungry->completion < 10; i++) {
+        step();
+        for (struct sequence *q = w.model[0].first, *next; q != NULL; q = next) {
+            next = q->next;
+            if (q != hungry && q->completion == q->max_tokens)
+                drop(q);
+        }
+    }
+    assert_int_equal(hungry->completion, 10);
+    end();
+}
+
 /* A short prompt does not wait behind a long one of its account, and the long one is read although short ones that take all of a step come without an end. */
 static void test_short_and_long(void **state) {
     struct sequence *longer, *shorter;
@@ -204,11 +242,9 @@ static void test_credit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocked_model),
-        cmocka_unit_test(test_blocked_account),
-        cmocka_unit_test(test_memory_between_models),
-        cmocka_unit_test(test_short_and_long),
-        cmocka_unit_test(test_credit),
+        cmocka_unit_test(test_blocked_model),         cmocka_unit_test(test_blocked_account),
+        cmocka_unit_test(test_memory_between_models), cmocka_unit_test(test_not_in_memory),
+        cmocka_unit_test(test_short_and_long),        cmocka_unit_test(test_credit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,8 +100,8 @@ static bool map_in(struct chip_weights *w, int fd) {
         return false;
     }
     madvise(map, bytes, MADV_HUGEPAGE); /* where the file system can */
-    madvise(map, bytes, MADV_WILLNEED);
     w->map = map;
+    w->file = fd;
     w->map_bytes = bytes;
     w->packed = (uint8_t *)map + HEADER_BYTES;
     return true;
@@ -131,7 +131,8 @@ bool cache_open(const struct cache *k, struct chip_weights *w) {
                 (uint64_t)s.st_size == HEADER_BYTES + w->packed_bytes &&
                 read(fd, &found, sizeof found) == sizeof found && !memcmp(&found, &want, sizeof want) &&
                 map_in(w, fd);
-    close(fd);
+    if (!good)
+        close(fd);
     return good;
 }
 
@@ -155,4 +156,5 @@ bool cache_write(const struct cache *k, const struct chip_weights *w) {
 void cache_close(struct chip_weights *w) {
     guard_remove(w->map);
     munmap(w->map, w->map_bytes);
+    close(w->file);
 }

@@ -77,6 +77,7 @@ struct chip_weights {
     size_t packed_bytes;
     void *map; /* the packed file, or NULL */
     size_t map_bytes;
+    int file; /* of map; -1: none */
     atomic_bool damaged;
 };
 

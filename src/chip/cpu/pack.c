@@ -262,6 +262,11 @@ static int weights_pack(struct chip_weights *w, struct chip *c, const struct ggu
     } else if (cache_open(&k, w)) {
         place(w);
         chip_release(c, memory, w->packed_bytes);
+        /* Whoever steps reads it from the disk again, and as huge pages; of the model's file little is needed from now on. */
+        struct str whole = gguf_bytes(g);
+        struct extent packed = chip_weights_extent(w), file = gguf_extent(g, whole.p, whole.n);
+        extent_drop(&packed);
+        extent_drop(&file);
     }
     return 0;
 }
@@ -276,6 +281,7 @@ int chip_load(struct chip_weights **out, struct chip *c, const struct gguf *g,
         goto fail;
     }
     w->n = n;
+    w->file = -1;
     for (size_t i = 0; i < n; i++) {
         struct chip_matrix *m = &w->matrix[i];
         if ((rc = matrix_fill(m, tensor[i], c->fast, e)))
@@ -314,4 +320,12 @@ bool chip_weights_damaged(const struct chip_weights *w) {
 
 size_t chip_weights_bytes(const struct chip_weights *w) {
     return w->bytes;
+}
+
+struct extent chip_weights_extent(const struct chip_weights *w) {
+    return (struct extent){.at = w->map ? w->map : (char *)w->packed,
+                           .bytes = w->map      ? w->map_bytes
+                                    : w->packed ? w->packed_bytes
+                                                : 0,
+                           .file = w->file};
 }
