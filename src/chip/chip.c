@@ -7,30 +7,70 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
-static const struct kernels *best_kernels(const char *name, bool *known) {
-    bool any = !name || !strcmp(name, "auto");
-    *known = any || !strcmp(name, "reference");
-#ifdef CHIP_X86_KERNELS /* set by meson.build where their files are built */
-    __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") &&
-                __builtin_cpu_supports("fma"); /* F16C came with AVX, and clang 14 cannot ask for it */
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vnni");
-    *known |= (avx512 && name && !strcmp(name, "avx512")) || (avx2 && name && !strcmp(name, "avx2"));
-    if (avx512 && (any || !strcmp(name, "avx512")))
-        return &kernels_avx512;
-    if (avx2 && (any || !strcmp(name, "avx2")))
-        return &kernels_avx2;
+/* The tables that are built (meson.build says for which processors), the best first, and whether this machine can run them. */
+#ifdef CHIP_X86_KERNELS
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") &&
+           __builtin_cpu_supports("fma"); /* F16C came with AVX, and clang 14 cannot ask for it */
+}
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#elif defined(CHIP_ARM_KERNELS)
+static bool has_neon(void) {
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+
+static bool has_i8mm(void) {
+    return has_neon() && getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+}
 #endif
-    return NULL;
+
+static const struct {
+    const struct kernels *kernels;
+    bool (*here)(void);
+} tables[] = {
+#ifdef CHIP_X86_KERNELS
+    {&kernels_avx512, has_avx512},
+    {&kernels_avx2, has_avx2},
+#elif defined(CHIP_ARM_KERNELS)
+    {&kernels_i8mm, has_i8mm},
+    {&kernels_neon, has_neon},
+#endif
+    {NULL, NULL}, /* the reference */
+};
+
+/* By name, or the best there is; *known: whether this machine can run what was asked for. */
+static const struct kernels *find_kernels(const char *name, bool *known) {
+    bool any = !name || !strcmp(name, "auto");
+    size_t i = 0;
+    while (tables[i].kernels && !(tables[i].here() && (any || !strcmp(name, tables[i].kernels->name))))
+        i++;
+    *known = tables[i].kernels || any || !strcmp(name, "reference");
+    return tables[i].kernels;
 }
 
 const struct kernels *kernels_best(void) {
     bool known;
-    return best_kernels(NULL, &known);
+    return find_kernels(NULL, &known);
+}
+
+static int kernels_unknown(const char *name, struct error *e) {
+    struct buf here = {0};
+    for (size_t i = 0; tables[i].kernels; i++)
+        if (tables[i].here())
+            buf_printf(&here, ", %s", tables[i].kernels->name);
+    int rc = error_set(e, ERR_UNSUPPORTED,
+                       "this machine cannot run the kernels \"%s\"; there are auto, reference%.*s", name,
+                       (int)here.n, here.n ? here.p : "");
+    buf_free(&here);
+    return rc;
 }
 
 /* What options call the forms of KV pages. */
@@ -47,11 +87,9 @@ static int find_kv_form(const char *name, enum kv_form *out, struct error *e) {
 int chip_open(struct chip **out, const struct chip_options *o, struct error *e) {
     *out = NULL;
     bool known;
-    const struct kernels *fast = best_kernels(o->kernels, &known);
+    const struct kernels *fast = find_kernels(o->kernels, &known);
     if (!known)
-        return error_set(
-            e, ERR_UNSUPPORTED, "this machine cannot run the kernels \"%s\"; there are auto, reference%s",
-            o->kernels, kernels_best() ? ", and avx2 or avx512 where the processor has them" : "");
+        return kernels_unknown(o->kernels, e);
     enum kv_form kv;
     int rc = find_kv_form(o->kv, &kv, e);
     if (rc)

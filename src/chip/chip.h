@@ -21,8 +21,8 @@
 struct chip;
 
 struct chip_options {
-    const char
-        *kernels; /* NULL or "auto": the best this machine has; else "reference", "avx2", "avx512", "neon" */
+    const char *
+        kernels; /* NULL or "auto": the best this machine has; else "reference", "avx2", "avx512", "neon", "i8mm" */
     const char *
         kv; /* keys and values in memory: NULL or "f16"; "q8": 8 bits, half the memory (the reference keeps floats whatever is asked) */
     uint32_t threads;        /* 0: one a core, pinned */

@@ -219,7 +219,7 @@ int cmd_bench(int argc, char **argv) {
     const struct option options[] = {
         {"context", OPTION_TEXT, &contexts, "N,N",
          "attention alone, after so many tokens, with every form of --kv"},
-        {"kernels", OPTION_TEXT, &o.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kernels", OPTION_TEXT, &o.kernels, "NAME", CLI_KERNELS_HELP},
         {"kv", OPTION_TEXT, &o.kv, "FORM", CLI_KV_HELP},
         {"threads", OPTION_INT, &threads, "N", "threads (one a core)", 1, 1024},
         {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},

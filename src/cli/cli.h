@@ -44,7 +44,8 @@ struct option_list {
 int cli_options(int argc, char **argv, int *args, const struct option *options, const char *usage,
                 const char *about);
 
-/* --kv, wherever there is one. */
+/* --kernels and --kv, wherever they are. */
+#define CLI_KERNELS_HELP "reference, avx2, avx512, neon or i8mm (the best there is)"
 #define CLI_KV_HELP "keys and values in memory: f16, or q8 in half of it (f16)"
 
 /* Print "unkai COMMAND: text" and return EXIT_FAILED. */

@@ -159,7 +159,7 @@ int cmd_perplexity(int argc, char **argv) {
         {"logprobs", OPTION_INT, &p.tops, "K", "with --json: the K likeliest next tokens at each position", 0,
          MOST_TOPS},
         {"window", OPTION_INT, &p.window, "N", "tokens of a window (512)", 2, MOST_WINDOW},
-        {"kernels", OPTION_TEXT, &chip.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kernels", OPTION_TEXT, &chip.kernels, "NAME", CLI_KERNELS_HELP},
         {"kv", OPTION_TEXT, &chip.kv, "FORM", CLI_KV_HELP},
         {"reference", OPTION_FLAG, &reference, NULL,
          "compute with the scalar reference kernels (slow, exact)"},

@@ -251,7 +251,7 @@ int cmd_run(int argc, char **argv) {
         {"temperature", OPTION_REAL, &c.temperature, "X", "0: always the likeliest token (0.7)"},
         {"top-p", OPTION_REAL, &c.top_p, "X", "draw from the likeliest tokens with this share (0.95)"},
         {"seed", OPTION_INT, &c.seed, "N", "the same seed draws the same answer", 1, INT64_MAX},
-        {"kernels", OPTION_TEXT, &chip.kernels, "NAME", "reference, avx2 or avx512 (the best there is)"},
+        {"kernels", OPTION_TEXT, &chip.kernels, "NAME", CLI_KERNELS_HELP},
         {"kv", OPTION_TEXT, &chip.kv, "FORM", CLI_KV_HELP},
         {"threads", OPTION_INT, &threads, "N", "threads (one a core)", 1, 1024},
         {"json", OPTION_FLAG, &c.as_json, NULL, "print the answer and its figures as JSON"},

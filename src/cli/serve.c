@@ -180,7 +180,7 @@ int cmd_serve(int argc, char **argv) {
         {"max-context", OPTION_INT, &s.max_context, "N", "tokens of prompt and answer (the model's own)", 1,
          1 << 30},
         {"threads", OPTION_INT, &s.threads, "N", "threads that compute (one a core)", 1, 1024},
-        {"kernels", OPTION_TEXT, &s.kernels, "NAME", "table of kernels (the best this machine has)", 0, 0},
+        {"kernels", OPTION_TEXT, &s.kernels, "NAME", CLI_KERNELS_HELP, 0, 0},
         {"max-connections", OPTION_INT, &s.max_connections, "N", "connections at once (10000)", 1, 1 << 20},
         {"client-timeout", OPTION_INT, &s.client_timeout, "SECONDS",
          "cut off a client that neither sends nor takes anything for so long (30)", 1, 86400},

@@ -94,7 +94,8 @@ class Judge:
 def tables():
     """The fast tables of kernels that this machine can run."""
     flags = set(pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    wanted = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}}
+    wanted = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"},
+              "neon": {"asimddp"}, "i8mm": {"asimddp", "i8mm"}}
     return [name for name, needs in wanted.items() if needs <= flags] or ["auto"]
 
 

@@ -17,7 +17,7 @@ enum { AHEAD_BYTES = 4096 };  /* how far ahead one stream of bytes is asked for 
 enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
 
 /* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each
- * 64-byte vector belongs to output c. Every form holds exactly the values of the formats packed into it. */
+ * 64-byte vector belongs to output c, until a table orders them otherwise. Every form holds exactly the values of the formats packed into it. */
 enum form {
     FORM_NONE, /* rows stay as the file has them */
     FORM_4,    /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0 */
@@ -98,7 +98,7 @@ void cache_close(struct chip_weights *w);
  *     int32 start_4[n], start_8[n], start_half[n]   where an integer sum starts that the offset of the weights' codes shall not count: minus 8 and
  *                                                    minus 128 times the sum of a row's codes, and of its first 16 alone minus 128 times
  *     float scale[n], scaled_sum[n]                  of the codes, and scale times their sum, for the minimums
- * Whatever n, a row takes ROW_BYTES of it. */
+ * Whatever n, a row takes ROW_BYTES of it. This is the x86 tables' block; the ARM tables, whose weights are signed, have their own (neon.inc.h). */
 enum { ROW_BYTES = BLOCK + 5 * 4 };
 
 /* Where one input is far larger than most, its block's step is too coarse for the 31 beside it, and the models' perplexity shows it. A block whose largest value is
@@ -138,7 +138,7 @@ struct tile {
         ask; /* every asks-th block asks, from block `ask` on: tiles that meet the same weights share it */
 };
 
-/* What a KV page holds for a layer and KV head; layouts are the tables' (x86_attention.inc.h). */
+/* What a KV page holds for a layer and KV head; layouts are the tables' (x86_attention.inc.h, neon_attention.c). */
 enum kv_form { KV_F16, KV_Q8, KV_FORMS };
 
 /* Queries of rows of one sequence that share a KV head, in order of position, and some of that sequence's pages: what one call of a kernel computes. Query i's
@@ -189,9 +189,11 @@ struct kernels {
     struct kv_kernels kv[KV_FORMS];
     void (*measure)(int what, uint64_t rounds,
                     double *operations); /* a loop of independent int8, bf16 or fp32 operations */
+    /* Put the codes of a packed panel into an order of the table's own, in place; NULL: they stay as pack.c puts them. */
+    void (*order)(const struct chip_matrix *m, uint8_t *panel);
 };
 
-extern const struct kernels kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_neon, kernels_i8mm;
 const struct kernels *kernels_best(void); /* of this machine; NULL: there is only the reference */
 
 struct scratch { /* grows, never shrinks */

@@ -191,8 +191,12 @@ static void pack_work(void *context, uint32_t thread) {
     for (size_t i = 0; i < p->w->n; i++) {
         const struct chip_matrix *m = &p->w->matrix[i];
         uint32_t panels = (m->outputs + PANEL - 1) / PANEL;
-        for (uint32_t j = thread; m->packed && j < panels; j += p->c->threads)
-            pack_panel(m, j, p->w->packed + (m->packed - p->w->packed) + j * m->panel_bytes);
+        for (uint32_t j = thread; m->packed && j < panels; j += p->c->threads) {
+            uint8_t *panel = p->w->packed + (m->packed - p->w->packed) + j * m->panel_bytes;
+            pack_panel(m, j, panel);
+            if (p->c->fast->order)
+                p->c->fast->order(m, panel);
+        }
     }
 }
 

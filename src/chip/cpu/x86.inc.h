@@ -582,4 +582,4 @@ static void measure(int what, uint64_t rounds, double *operations) {
 
 #define KERNELS(NAME, TEXT)                                                                       \
     const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, STREAM_ROWS, pairs, quantise, \
-                                 tile, gate,      KV_KERNELS,       measure}
+                                 tile, gate,      KV_KERNELS,       measure,     NULL}
