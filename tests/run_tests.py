@@ -2,7 +2,8 @@
 """Runs every test and ends with one line: N passed, N failed, N skipped. Started by ./run test, which has set up what is needed.
 
 Stages: the order of includes, formatting, clang-tidy, the man page and documents; all tests on the release build (gcc); the C tests, the benches run
-small and the API's under address+undefined sanitizers (clang), the C tests and the benches under the thread sanitizer (gcc); every fuzz target for a stated number of executions.
+small and the API's under address+undefined sanitizers (clang), the C tests and the benches under the thread sanitizer (gcc); the program built for 64-bit ARM and its kernels on
+emulated processors; every fuzz target for a stated number of executions.
 Only the first failure of a stage stops that stage; the other stages run all the same."""
 import hashlib
 import json
@@ -24,6 +25,9 @@ BUILDS = {
     "build-tsan": ("gcc", ["--buildtype=debugoptimized", "-Db_sanitize=thread"], ["unit", "kernels", "bench"]),
 }
 FUZZ_BUILD = ("clang", ["--buildtype=debugoptimized", "-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"])
+# Where UNKAI_TEST_AARCH64 names the file that ./run made. Emulated processor: the table of kernels that must be the best there.
+AARCH64_PROCESSORS = {"max": "i8mm", "cortex-a76": "neon"}
+AARCH64_TARGETS = ["src/unkai", "tests/kernels/test_kernels", "tests/kernels/test_pack"]
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:allocator_may_return_null=1",
               "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1", "TSAN_OPTIONS": "halt_on_error=1"}
 
@@ -106,25 +110,25 @@ def tidy(counts):
     counts.add(not bad, "clang-tidy", "\n".join(bad))
 
 
-def build(counts, folder, compiler, options):
+def build(counts, folder, compiler, options, targets=()):
     start = time.monotonic()
     if not (ROOT / folder / "build.ninja").is_file():
         done = command("meson", "setup", folder, *options, env={**os.environ, "CC": compiler})
         if done.returncode != 0:
             counts.add(False, f"set-up of {folder}", done.stdout[-3000:])
             return False
-    done = command("ninja", "-C", folder, "--quiet")
+    done = command("ninja", "-C", folder, "--quiet", *targets)
     counts.add(done.returncode == 0, f"build of {folder} with {compiler} ({time.monotonic() - start:.0f} s)", done.stdout[-6000:])
     return done.returncode == 0
 
 
-def meson_tests(counts, folder, suites):
+def meson_tests(counts, folder, suites, words=(), environment=None):
     """Runs meson's tests with their progress shown, and adds up its summary."""
-    words = ["meson", "test", "-C", folder, "--no-rebuild", "--print-errorlogs", "--num-processes", "1"]
+    words = ["meson", "test", "-C", folder, "--no-rebuild", "--print-errorlogs", "--num-processes", "1", *words]
     for suite in suites:
         words += ["--suite", suite]
-    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **SANITIZERS}, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, errors="replace")
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **SANITIZERS, **(environment or {})},
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     seen = dict.fromkeys(("Ok", "Fail", "Skipped", "Timeout", "Unexpected Pass"), 0)
     for line in process.stdout:
         match = re.match(r"(Ok|Fail|Skipped|Timeout|Unexpected Pass|Expected Fail): +(\d+)", line)
@@ -139,6 +143,22 @@ def meson_tests(counts, folder, suites):
     counts.failed += bad
     if process.returncode != 0 and bad == 0:
         counts.add(False, f"meson test in {folder} ended with {process.returncode}")
+
+
+def aarch64(counts):
+    """The whole program is compiled; an emulator runs what must be right on that processor and needs no speed."""
+    constants = os.environ.get("UNKAI_TEST_AARCH64")
+    if not constants:
+        say("build-aarch64: only where ./run finds Debian on x86-64")
+        return
+    say("build-aarch64: aarch64-linux-gnu-gcc; suite kernels on emulated processors")
+    options = ["--buildtype=release", "--cross-file", constants, "--cross-file", "tests/aarch64.ini"]
+    if not build(counts, "build-aarch64", "gcc", options, AARCH64_TARGETS):
+        return
+    for processor, kernels in AARCH64_PROCESSORS.items():
+        say(f"{processor}: the best kernels are {kernels}")
+        meson_tests(counts, "build-aarch64", ["kernels"], ["--timeout-multiplier", "4"],
+                    {"QEMU_CPU": processor, "UNKAI_TEST_BEST_KERNELS": kernels})
 
 
 def fuzz(counts):
@@ -164,6 +184,7 @@ def main():
         say(f"{folder}: {compiler} {' '.join(options)}; {'suites ' + ', '.join(suites) if suites else 'every suite'}")
         if build(counts, folder, compiler, options):
             meson_tests(counts, folder, suites)
+    aarch64(counts)
     fuzz(counts)
     style(counts)
     tidy(counts)
