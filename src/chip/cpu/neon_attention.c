@@ -11,12 +11,12 @@ enum { VW = 4, ATTEND_ROWS = 4, NV = 4, SPAN = NV * VW }; /* tokens or dims that
 enum { STRIP = 32 };                                      /* dims that share a scale */
 #define FOR_ATTEND_ROWS(F, FORM) F(FORM, 1) F(FORM, 2) F(FORM, 3) F(FORM, 4)
 
-/* One page of a KV head. */
+/* One page of a KV head, as the tiles take it. */
 struct kv_page {
-    const char *keys, *values;
-    const uint16_t *scales; /* KV_Q8 */
-    uint32_t at, tokens;    /* position of the first token; how many any query looks at */
-    bool partial;           /* some query does not look at all of them */
+    const char *keys, *values; /* in the page, or widened in b->work */
+    const uint16_t *scales;    /* KV_Q8 */
+    uint32_t at, tokens;       /* position of the first token; how many any query looks at */
+    bool partial;              /* some query does not look at all of them */
 };
 
 /* What a page changes for the queries of a tile: by what their sums so far shrink, and the largest weight in the page (1: the largest of all so far). */
@@ -54,7 +54,7 @@ INLINE float32x4_t v_within(const struct attend_block *b, const struct kv_page *
     return vbslq_f32(in, x, vdupq_n_f32(other));
 }
 
-/* Room in b->work: each query's total in lanes, then for KV_Q8 the queries as integers. */
+/* Room in b->work: each query's total in lanes, then a page's floats, or for KV_Q8 the queries as integers. */
 INLINE float *attend_lanes(const struct attend_block *b) {
     return b->work;
 }
@@ -86,24 +86,40 @@ void neon_f16_write(void *part, uint32_t slot, const float *k, const float *v, u
     }
 }
 
+/* To floats, which takes each vector two cycles of a pipeline: once for all tiles that meet the page. */
+static void f16_widen(const struct attend_block *b, struct kv_page *p) {
+    const size_t half = KV_PAGE_TOKENS * f16_dims(b->dim);
+    const uint16_t *page = (const uint16_t *)(const void *)p->keys; /* the values follow */
+    float *wide = attend_lanes(b) + (size_t)b->queries * VW;
+    for (size_t i = 0; i < half + p->tokens * f16_dims(b->dim); i += VW)
+        vst1q_f32(wide + i, f16x4(page + i));
+    p->keys = (const char *)wide;
+    p->values = (const char *)(wide + half);
+}
+
+/* Number i to i + 3 of keys or values. */
+INLINE float32x4_t page_load(const char *p, size_t i, const bool widened) {
+    return widened ? vld1q_f32((const float *)(const void *)p + i)
+                   : f16x4((const uint16_t *)(const void *)p + i);
+}
+
 /* s = queries . keys */
-INLINE void f16_score(const struct attend_block *b, const struct kv_page *p, uint32_t i, const int n,
-                      scores s) {
+INLINE void page_score(const struct attend_block *b, const struct kv_page *p, uint32_t i, const int n,
+                       const bool widened, scores s) {
     const size_t wide = attend_wide(b->dim), dims = f16_dims(b->dim);
     const float *q = b->q + (size_t)i * wide;
-    for (int t = 0; t < KV_PAGE_TOKENS; t += SPAN) {
-        const uint16_t *key = (const uint16_t *)(const void *)p->keys + t;
+    for (size_t t = 0; t < KV_PAGE_TOKENS; t += SPAN) {
         float32x4_t acc[ATTEND_ROWS][NV];
         UNROLL
         for (int r = 0; r < n; r++)
             UNROLL
         for (int v = 0; v < NV; v++)
             acc[r][v] = vdupq_n_f32(0);
-        for (size_t d = 0; d < dims; d++, key += KV_PAGE_TOKENS) {
+        for (size_t d = 0; d < dims; d++) {
             float32x4_t k[NV];
             UNROLL
             for (int v = 0; v < NV; v++)
-                k[v] = f16x4(key + v * VW);
+                k[v] = page_load(p->keys, d * KV_PAGE_TOKENS + t + (size_t)v * VW, widened);
             UNROLL
             for (int r = 0; r < n; r++)
                 UNROLL
@@ -119,23 +135,22 @@ INLINE void f16_score(const struct attend_block *b, const struct kv_page *p, uin
 }
 
 /* out = out * factor + weights . values */
-INLINE void f16_mix(const struct attend_block *b, const struct kv_page *p, uint32_t i, const int n, scores s,
-                    const struct change *c) {
+INLINE void page_mix(const struct attend_block *b, const struct kv_page *p, uint32_t i, const int n,
+                     const bool widened, scores s, const struct change *c) {
     const size_t wide = attend_wide(b->dim), dims = f16_dims(b->dim);
     float *out = b->out + i * wide;
     for (size_t d = 0; d < dims; d += SPAN, out += SPAN) {
-        const uint16_t *value = (const uint16_t *)(const void *)p->values + d;
         float32x4_t acc[ATTEND_ROWS][NV];
         UNROLL
         for (int r = 0; r < n; r++)
             UNROLL
         for (int v = 0; v < NV; v++)
             acc[r][v] = vmulq_n_f32(vld1q_f32(out + r * wide + v * VW), c->factor[r]);
-        for (uint32_t t = 0; t < p->tokens; t++, value += dims) {
+        for (size_t t = 0; t < p->tokens; t++) {
             float32x4_t y[NV];
             UNROLL
             for (int v = 0; v < NV; v++)
-                y[v] = f16x4(value + v * VW);
+                y[v] = page_load(p->values, t * dims + d + (size_t)v * VW, widened);
             UNROLL
             for (int r = 0; r < n; r++)
                 UNROLL
@@ -149,6 +164,11 @@ INLINE void f16_mix(const struct attend_block *b, const struct kv_page *p, uint3
             vst1q_f32(out + r * wide + v * VW, acc[r][v]);
     }
 }
+
+#define f16_score(b, p, i, n, s) page_score(b, p, i, n, false, s)
+#define f16_mix(b, p, i, n, s, c) page_mix(b, p, i, n, false, s, c)
+#define f32_score(b, p, i, n, s) page_score(b, p, i, n, true, s)
+#define f32_mix(b, p, i, n, s, c) page_mix(b, p, i, n, true, s, c)
 
 /* ---- 8 bits: codes of keys [wide / 4][32][4] and values [8][wide][4], in fours for sdot; then bf16 scales of the keys and of the values, [wide / 32][32]
  * each: one for 32 dims of a token. Queries and weights are integers of 16 bits here, of which sdot takes the upper and the lower half in turn; sums are exact
@@ -393,13 +413,20 @@ typedef void attend_tile(const struct attend_block *b, const struct kv_page *p, 
     }
 #define ATTEND_TILE_NAME(FORM, NR) FORM##_tile_##NR,
 FOR_ATTEND_ROWS(ATTEND_TILE, f16)
+FOR_ATTEND_ROWS(ATTEND_TILE, f32)
 FOR_ATTEND_ROWS(ATTEND_TILE, q8)
 static attend_tile *const f16_tiles[ATTEND_ROWS] = {FOR_ATTEND_ROWS(ATTEND_TILE_NAME, f16)};
+static attend_tile *const f32_tiles[ATTEND_ROWS] = {FOR_ATTEND_ROWS(ATTEND_TILE_NAME, f32)};
 static attend_tile *const q8_tiles[ATTEND_ROWS] = {FOR_ATTEND_ROWS(ATTEND_TILE_NAME, q8)};
 
-/* All tiles of queries meet one page after the other, whose values begin behind `half` bytes of keys. */
-static void attend_pages(const struct attend_block *b, attend_tile *const *tiles, size_t half) {
-    uint32_t rounds = (b->queries + ATTEND_ROWS - 1) / ATTEND_ROWS, end = b->end[b->queries - 1];
+static uint32_t rounds_of(const struct attend_block *b) {
+    return (b->queries + ATTEND_ROWS - 1) / ATTEND_ROWS;
+}
+
+/* All tiles of queries meet one page after the other, whose values begin behind `half` bytes of keys. widen: or NULL. */
+static void attend_pages(const struct attend_block *b, attend_tile *const *tiles, size_t half,
+                         void (*widen)(const struct attend_block *b, struct kv_page *p)) {
+    uint32_t rounds = rounds_of(b), end = b->end[b->queries - 1];
     for (uint32_t k = 0; k < b->pages; k++) {
         const char *page = b->base + b->page[k] * b->page_bytes;
         struct kv_page p = {.keys = page,
@@ -408,6 +435,8 @@ static void attend_pages(const struct attend_block *b, attend_tile *const *tiles
                             .at = b->at + k * KV_PAGE_TOKENS};
         p.tokens = end - p.at < KV_PAGE_TOKENS ? end - p.at : KV_PAGE_TOKENS;
         p.partial = b->end[0] < p.at + KV_PAGE_TOKENS || b->start[b->queries - 1] > p.at;
+        if (widen)
+            widen(b, &p);
         for (uint32_t j = 0; j < rounds; j++) {
             uint32_t i = b->queries * j / rounds, n = b->queries * (j + 1) / rounds - i;
             if (b->end[i + n - 1] > p.at && b->start[i] < p.at + KV_PAGE_TOKENS)
@@ -431,13 +460,16 @@ static void attend_end(const struct attend_block *b) {
 
 void neon_f16_attend(const struct attend_block *b) {
     attend_start(b);
-    attend_pages(b, f16_tiles, neon_f16_bytes(b->dim) / 2);
+    if (rounds_of(b) > 1)
+        attend_pages(b, f32_tiles, neon_f16_bytes(b->dim) / 2, f16_widen);
+    else
+        attend_pages(b, f16_tiles, neon_f16_bytes(b->dim) / 2, NULL);
     attend_end(b);
 }
 
 void neon_q8_attend(const struct attend_block *b) {
     attend_start(b);
     q8_start(b);
-    attend_pages(b, q8_tiles, (size_t)KV_PAGE_TOKENS * attend_wide(b->dim));
+    attend_pages(b, q8_tiles, (size_t)KV_PAGE_TOKENS * attend_wide(b->dim), NULL);
     attend_end(b);
 }
