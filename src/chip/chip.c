@@ -75,10 +75,13 @@ static int kernels_unknown(const char *name, struct error *e) {
 
 /* What options call the forms of KV pages. */
 static int find_kv_form(const char *name, enum kv_form *out, struct error *e) {
-    static const char *const names[KV_FORMS] = {[KV_F16] = "f16", [KV_Q8] = "q8"};
-    for (int i = 0; i < KV_FORMS; i++)
-        if (!strcmp(name ? name : names[KV_F16], names[i])) {
-            *out = (enum kv_form)i;
+    static const struct {
+        const char *name;
+        enum kv_form form;
+    } forms[] = {{"f16", KV_F16}, {"q8", KV_Q8}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (!strcmp(name ? name : "f16", forms[i].name)) {
+            *out = forms[i].form;
             return 0;
         }
     return error_set(e, ERR_INVALID, "keys and values are kept as f16 or q8, not \"%.100s\"", name);
@@ -101,6 +104,8 @@ int chip_open(struct chip **out, const struct chip_options *o, struct error *e) 
     if (rc)
         goto fail;
     c->fast = fast;
+    if (kv == KV_F16 && fast && fast->pairs() && fast->kv[KV_BF16].attend)
+        kv = KV_BF16;
     c->kv = fast ? &fast->kv[kv] : NULL;
     c->threads = pool_threads(c->pool);
     c->own = calloc(c->threads, sizeof *c->own);

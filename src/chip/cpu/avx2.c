@@ -67,6 +67,8 @@
 #define DOT_8_PEAK(sum, y) _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(y, y), y))
 #define V_BF16_PEAK(f, y, x) v_fma(x, x, f)
 #define DOT_BF16(sum, w, x) ((void)(w), (void)(x), (sum)) /* never: pairs() says no */
+#define KV_BF16_KERNELS \
+    { NULL, NULL, NULL } /* likewise */
 
 static bool pairs(void) {
     return false;

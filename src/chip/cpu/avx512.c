@@ -72,6 +72,8 @@
 #define DOT_8_PEAK(sum, y) _mm512_dpbusd_epi32(sum, y, y)
 #define V_BF16_PEAK(f, y, x) (pairs() ? DOT_BF16(f, y, y) : v_fma(v_bits(y), v_bits(y), f))
 #define DOT_BF16(sum, w, x) dot_bf16(sum, w, x)
+#define KV_BF16_KERNELS \
+    { bf16_bytes, bf16_write, bf16_attend }
 
 /* Two bf16 products a lane, which Cooper Lake and Zen 4 brought. The compiler is not told, or it would use the rest of that set too. */
 static bool pairs(void) {
@@ -81,6 +83,13 @@ static bool pairs(void) {
 static inline __attribute__((always_inline)) __m512 dot_bf16(__m512 sum, __m512i w, __m512i x) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
     return sum;
+}
+
+/* 16 floats rounded to bf16, which came with the products. */
+static inline __attribute__((always_inline)) void v_store_bf16(uint16_t *p, __m512 x) {
+    __m256i halves;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(x));
+    _mm256_storeu_si256((__m256i *)(void *)p, halves);
 }
 
 /* vpdpwssd; gcc 12 moves the sums of its own to other registers and back in every round of a loop. */
@@ -117,5 +126,6 @@ static inline float quantise_block(const float *x, int8_t *q, int32_t half[2]) {
 
 #include "chip/cpu/x86.inc.h"
 #include "chip/cpu/x86_attention.inc.h"
+#include "chip/cpu/x86_attention_bf16.inc.h"
 
 KERNELS(kernels_avx512, "avx512");

@@ -138,8 +138,9 @@ struct tile {
         ask; /* every asks-th block asks, from block `ask` on: tiles that meet the same weights share it */
 };
 
-/* What a KV page holds for a layer and KV head; layouts are the tables' (x86_attention.inc.h, neon_attention.c). */
-enum kv_form { KV_F16, KV_Q8, KV_FORMS };
+/* What a KV page holds for a layer and KV head; layouts are the tables' (x86_attention.inc.h, neon_attention.c). KV_BF16 is what "f16" means where the processor
+ * multiplies pairs of bf16 and the table has it. */
+enum kv_form { KV_F16, KV_BF16, KV_Q8, KV_FORMS };
 
 /* Queries of rows of one sequence that share a KV head, in order of position, and some of that sequence's pages: what one call of a kernel computes. Query i's
  * weights are 2^(score - most[i]); out[i] is the sum of the values by weight and total[i] that of the weights, so that runs of pages can be merged. */

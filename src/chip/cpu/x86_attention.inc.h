@@ -495,7 +495,11 @@ static void q8_attend(const struct attend_block *b) {
     attend_end(b);
 }
 
-#define KV_KERNELS                                                                                 \
-    {                                                                                              \
-        [KV_F16] = {f16_bytes, f16_write, f16_attend}, [KV_Q8] = { q8_bytes, q8_write, q8_attend } \
+#define KV_KERNELS                                                                              \
+    {                                                                                           \
+        [KV_F16] = {f16_bytes, f16_write, f16_attend}, [KV_BF16] = KV_BF16_KERNELS, [KV_Q8] = { \
+            q8_bytes,                                                                           \
+            q8_write,                                                                           \
+            q8_attend                                                                           \
+        }                                                                                       \
     }
