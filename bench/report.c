@@ -183,8 +183,9 @@ void report_point(const struct point *p) {
                p->all.unfinished);
     for (size_t i = 0; i < sizeof p->trouble / sizeof *p->trouble && p->trouble[i].count > 0; i++)
         printf("%8s %zu times: %s\n", "", p->trouble[i].count, p->trouble[i].text);
-    printf("%8s the generator took %.1f%% of a core; the latest request left %.1f ms after its time\n", "",
-           p->cpu * 100, p->late * 1e3);
+    if (p->cpu > 0)
+        printf("%8s the generator took %.1f%% of a core; the latest request left %.1f ms after its time\n",
+               "", p->cpu * 100, p->late * 1e3);
     fflush(stdout);
 }
 

@@ -12,13 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MOST_MODELS = 64, MOST_STOPS = 64, DEFAULT_RUNNING = 64, DEFAULT_WAITING = 256 };
+enum { MOST_STOPS = 64, DEFAULT_RUNNING = 64, DEFAULT_WAITING = 256 };
 static const int64_t SECOND = 1000000000, TRIM_EVERY = 300 * SECOND;
 
 struct engine {
     struct engine_options options;
     struct chip *chip;
-    struct pool_model model[MOST_MODELS];
+    struct pool_model model[ENGINE_MOST_MODELS];
     struct schedule schedule;
     struct residency residency;
     struct batch batch;
@@ -121,8 +121,8 @@ int engine_add_model(struct engine *g, const char *name, const char *path, struc
     struct pool_model *m = &g->model[g->schedule.models];
     if (g->running)
         return error_set(e, ERR_UNAVAILABLE, "models are added before the engine starts");
-    if (g->schedule.models == MOST_MODELS)
-        return error_set(e, ERR_TOO_LARGE, "one engine holds at most %d models", MOST_MODELS);
+    if (g->schedule.models == ENGINE_MOST_MODELS)
+        return error_set(e, ERR_TOO_LARGE, "one engine holds at most %d models", ENGINE_MOST_MODELS);
     if (engine_model(g, str_from(name)) != NULL)
         return error_set(e, ERR_CONFLICT, "two models have the name %s", name);
     int rc = model_open(&m->model, path, e);
@@ -362,9 +362,9 @@ static void make_step(struct engine *g) {
     struct pool_model *m = b->model;
     int64_t start = clock_mono_ns();
     float *logits = forward_step(m->forward, b->row, b->rows);
-    int64_t ns = clock_mono_ns() - start;
-    g->chip_ns += ns;
-    schedule_charge(&g->schedule, b, ns);
+    int64_t end = clock_mono_ns();
+    g->chip_ns += end - start;
+    schedule_charge(&g->schedule, b, end, end - start);
     if (forward_damaged(m->forward)) {
         fail_model(g, m);
         return;
@@ -470,7 +470,7 @@ static void *engine_main(void *context) {
         if (stopping)
             return NULL;
         tend_memory(g);
-        work = schedule_next(&g->schedule, &g->batch);
+        work = schedule_next(&g->schedule, &g->batch, clock_mono_ns());
         if (work)
             make_step(g);
     }

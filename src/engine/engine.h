@@ -13,7 +13,7 @@
 struct engine;
 struct sequence; /* a running request; owned by the engine until its finish event was delivered */
 
-enum { ENGINE_MOST_RUNNING = 256 };
+enum { ENGINE_MOST_RUNNING = 256, ENGINE_MOST_MODELS = 64 };
 
 struct engine_options {
     struct chip_options chip;

@@ -10,9 +10,6 @@
  * then is read before, and not in turn with, who asks without end. Service that it really had counts, so it gains this once, however often it comes back. */
 #define CREDIT_NS 1e9
 
-/* A step with streams may take this long for the sake of prompts: 20 tokens a second. */
-#define STEP_NS 50e6
-
 /* ---- accounts ---- */
 
 static struct account *find_account(struct schedule *s, uint64_t number) {
@@ -27,21 +24,8 @@ static struct account *find_account(struct schedule *s, uint64_t number) {
 }
 
 /* Its weights are in memory, and for more than what runs already. */
-static bool model_steps(const struct pool_model *m) {
-    return m->residence.state == RESIDENT;
-}
-
 static bool model_starts(const struct pool_model *m) {
-    return model_steps(m) && !m->residence.closing;
-}
-
-/* The least service among models that have work. */
-static double least_model_service(const struct schedule *s) {
-    double least = -1;
-    for (size_t i = 0; i < s->models; i++)
-        if (s->model[i].live != 0 && (least < 0 || s->model[i].service < least))
-            least = s->model[i].service;
-    return least;
+    return m->residence.state == RESIDENT && !m->residence.closing;
 }
 
 void schedule_free(struct schedule *s) {
@@ -56,7 +40,6 @@ int schedule_add(struct schedule *s, struct sequence *q) {
     struct account *a = find_account(s, q->account_number);
     if (a == NULL)
         return ERR_NO_MEMORY;
-    double least_model = least_model_service(s);
     if (a->live++ == 0)
         a->service = fmax(a->service, s->level - CREDIT_NS);
     else
@@ -64,9 +47,7 @@ int schedule_add(struct schedule *s, struct sequence *q) {
     a->weight = q->weight; /* the latest counts */
     s->weights += a->weight;
     q->account = a;
-    q->since = s->busy_ns;
-    if (q->model->live++ == 0 && q->model->service < least_model)
-        q->model->service = least_model;
+    q->model->live++;
     struct sequence **at = &q->model->first;
     while (*at != NULL)
         at = &(*at)->next;
@@ -160,14 +141,18 @@ static bool less_served(const struct sequence *a, const struct sequence *b) {
     return a->account->service < b->account->service;
 }
 
+/* What is left of q's prompt costs. */
+static double left_ns(const struct sequence *q) {
+    return (q->tokens - q->computed) * fmax(q->model->row_ns, 1);
+}
+
 /* The least served account's first; of one account's, whichever has waited longest for what is left of its prompt. So a short prompt does not wait
  * behind a long one, the long one's turn comes all the same, and under too much work all are slowed alike, not all by the whole queue. (Highest response ratio
  * next: Brinch Hansen, 1971.) */
-static bool goes_before(const struct schedule *s, const struct sequence *a, const struct sequence *b) {
+bool schedule_before(const struct schedule *s, const struct sequence *a, const struct sequence *b) {
     if (less_served(a, b) || less_served(b, a))
         return less_served(a, b);
-    double x = (s->busy_ns - a->since) * (b->tokens - b->computed),
-           y = (s->busy_ns - b->since) * (a->tokens - a->computed);
+    double x = (double)(s->now - a->submitted) * left_ns(b), y = (double)(s->now - b->submitted) * left_ns(a);
     return x != y ? x > y : a->number < b->number;
 }
 
@@ -199,33 +184,37 @@ static bool fits(struct schedule *s, const struct sequence *q) {
     return true;
 }
 
-/* Start what waits for m, the least served account first. What waits for a model to come back keeps nobody else out. */
-static void start_waiting(struct schedule *s, struct pool_model *m) {
+/* The first in order of those that wait, whatever their model. What waits for a model to come back keeps nobody else out. */
+static struct sequence *first_waiting(struct schedule *s) {
+    struct sequence *best = NULL;
     if (s->hungry != NULL && !model_starts(s->hungry->model))
         s->hungry = NULL;
-    while (model_starts(m)) {
-        struct sequence *best = NULL;
-        for (struct sequence *q = m->first; q != NULL; q = q->next)
-            if (!q->started && !sequence_blocked(q) && (best == NULL || goes_before(s, q, best)))
+    for (size_t i = 0; i < s->models; i++)
+        for (struct sequence *q = s->model[i].first; q != NULL && model_starts(&s->model[i]); q = q->next)
+            if (!q->started && !sequence_blocked(q) && (best == NULL || schedule_before(s, q, best)))
                 best = q;
-        if (best != NULL && s->hungry != NULL && came_before(s->hungry, best))
-            best = s->hungry->model == m && !sequence_blocked(s->hungry) ? s->hungry : NULL;
-        if (best == NULL)
-            return;
-        if (!fits(s, best)) {
-            s->hungry = best;
+    if (best != NULL && s->hungry != NULL && !sequence_blocked(s->hungry) && came_before(s->hungry, best))
+        return s->hungry;
+    return best;
+}
+
+static void start_waiting(struct schedule *s) {
+    struct sequence *q;
+    while ((q = first_waiting(s)) != NULL) {
+        if (!fits(s, q)) {
+            s->hungry = q;
             return;
         }
-        if (s->started >= s->max_running && !free_slot(s, best->account))
+        if (s->started >= s->max_running && !free_slot(s, q->account))
             return;
-        if (s->hungry == best)
+        if (s->hungry == q)
             s->hungry = NULL;
-        best->started = true;
-        best->account->slots++;
+        q->started = true;
+        q->account->slots++;
         s->started++;
-        if (!best->resumed) {
+        if (!q->resumed) {
             atomic_fetch_sub(&s->waiting, 1);
-            sequence_start(best);
+            sequence_start(q);
         }
     }
 }
@@ -246,7 +235,7 @@ static uint32_t make_room(struct schedule *s, struct sequence *q, uint32_t rows)
     return rows;
 }
 
-static void add_rows(struct batch *b, struct sequence *q, uint32_t rows) {
+static void add_rows(struct batch *b, struct sequence *q, uint32_t rows, uint64_t *context) {
     q->rows = rows;
     b->sequence[b->sequences++] = q;
     for (uint32_t i = 0; i < rows; i++) {
@@ -256,7 +245,10 @@ static void add_rows(struct batch *b, struct sequence *q, uint32_t rows) {
                                                  .position = q->computed + i,
                                                  .page = q->page,
                                                  .want_logits = logits};
+        *context += q->computed + i;
     }
+    b->cost.rows = b->rows;
+    b->cost.logits = b->logits;
 }
 
 /* Somebody computes the very page that q needs next, in this step: q will find it after that. One that stands still is not waited for. */
@@ -269,30 +261,25 @@ static bool comes_soon(const struct sequence *q) {
     return false;
 }
 
-static bool add_prefill(struct schedule *s, struct batch *b, struct sequence *q, uint32_t budget) {
-    if (sequence_find_pages(q, q->model->kv, q->model->prefill_row_ns * KV_PAGE_TOKENS) ||
-        (!q->prompt_logprobs && comes_soon(q)))
-        return false;
-    uint32_t rows = q->tokens - q->computed;
-    if (q->prompt_logprobs && rows > s->max_running - b->logits)
-        rows = s->max_running - b->logits;
-    if (rows > budget) { /* whole pages, so that others can share them */
-        uint32_t past = (q->computed + budget) % KV_PAGE_TOKENS;
-        rows = budget > past ? budget - past : budget;
+/* As many rows of q's prompt as the turn has room for; whether there may be room for more. */
+static bool add_prefill(struct schedule *s, struct batch *b, struct sequence *q) {
+    if (sequence_find_pages(q, q->model->kv, q->model->row_ns * KV_PAGE_TOKENS) ||
+        (!q->prompt_logprobs && comes_soon(q))) {
+        q->stuck = s->steps + 1;
+        return true;
     }
-    rows = make_room(s, q, rows);
+    uint32_t wanted = q->tokens - q->computed;
+    if (q->prompt_logprobs && wanted > s->max_running - b->logits)
+        wanted = s->max_running - b->logits;
+    uint32_t rows = turn_rows(s, b, q, wanted);
+    bool more = rows == wanted;
+    if (!more && rows >= 2 * KV_PAGE_TOKENS) /* whole pages, so that others can share them */
+        rows -= (q->computed + rows) % KV_PAGE_TOKENS;
+    rows = rows != 0 ? make_room(s, q, rows) : 0;
     if (rows != 0)
-        add_rows(b, q, rows);
-    return rows != 0;
-}
-
-/* Rows of prompts beside decoding ones: as many as make the step no more than three times as long, or STEP_NS, which no reader notices. */
-static uint32_t prefill_budget(const struct batch *b) {
-    const struct pool_model *m = b->model;
-    if (b->rows == 0 || m->decode_ns == 0 || m->prefill_row_ns == 0)
-        return b->rows == 0 ? BATCH_PREFILL : KV_PAGE_TOKENS;
-    double rows = fmax(2 * m->decode_ns, STEP_NS - m->decode_ns) / m->prefill_row_ns;
-    return rows < KV_PAGE_TOKENS ? KV_PAGE_TOKENS : rows > BATCH_PREFILL ? BATCH_PREFILL : (uint32_t)rows;
+        add_rows(b, q, rows, &b->cost.prefill_context);
+    b->prefill_rows += rows;
+    return more;
 }
 
 /* The sequences of m that may step, in order of age: there are no more than slots. */
@@ -330,7 +317,7 @@ static void add_decode(struct schedule *s, struct batch *b, struct sequence *q) 
     q->drafted = rows - 1;
     b->drafted += q->drafted;
     lookup_draft(&q->lookup, q->token, q->drafted);
-    add_rows(b, q, rows);
+    add_rows(b, q, rows, &b->cost.decode_context);
 }
 
 static void fill(struct schedule *s, struct batch *b) {
@@ -340,43 +327,30 @@ static void fill(struct schedule *s, struct batch *b) {
     for (uint32_t i = 0; i < n; i++)
         if (q[i]->started && q[i]->tokens - q[i]->computed == 1)
             add_decode(s, b, q[i]);
-    uint32_t budget = prefill_budget(b);
-    while (budget >= KV_PAGE_TOKENS || b->rows == 0) {
+    for (;;) {
         struct sequence *best = NULL;
         uint32_t at = 0;
         for (uint32_t i = 0; i < n; i++)
             if (q[i] != NULL && q[i]->started && q[i]->rows == 0 && q[i]->tokens - q[i]->computed > 1 &&
-                (best == NULL || goes_before(s, q[i], best))) {
+                (best == NULL || schedule_before(s, q[i], best))) {
                 best = q[i];
                 at = i;
             }
-        if (best == NULL || b->logits >= s->max_running)
+        if (best == NULL || b->logits >= s->max_running || !add_prefill(s, b, best))
             return;
         q[at] = NULL;
-        if (add_prefill(s, b, best, budget)) {
-            b->prefill_rows += best->rows;
-            budget -= best->rows < budget ? best->rows : budget;
-        }
     }
 }
 
-bool schedule_next(struct schedule *s, struct batch *b) {
-    bool tried[64] = {false};
-    for (size_t round = 0; round < s->models; round++) {
-        struct pool_model *m = NULL;
-        size_t at = 0;
-        for (size_t i = 0; i < s->models; i++)
-            if (!tried[i] && s->model[i].live != 0 && model_steps(&s->model[i]) &&
-                (m == NULL || s->model[i].service < m->service)) {
-                m = &s->model[i];
-                at = i;
-            }
-        if (m == NULL)
-            return false;
-        tried[at] = true;
+/* The next step of the model whose turn it is, or of another if that one can do nothing. */
+static bool next_model(struct schedule *s, struct batch *b) {
+    bool tried[ENGINE_MOST_MODELS] = {false};
+    struct pool_model *m;
+    while ((m = turn_next(s, tried)) != NULL) {
+        tried[m - s->model] = true;
         b->model = m;
         b->sequences = b->rows = b->prefill_rows = b->drafted = b->logits = 0;
-        start_waiting(s, m);
+        b->cost = (struct cost_step){0};
         fill(s, b);
         if (b->rows != 0)
             return true;
@@ -384,51 +358,51 @@ bool schedule_next(struct schedule *s, struct batch *b) {
     return false;
 }
 
-/* Whoever waits for his clients saves up nothing: accounts and models that cannot go on are lifted to the least served of those that can. */
-static void lift_blocked(struct schedule *s) {
-    double account = INFINITY, model = INFINITY;
-    for (size_t i = 0; i < s->models; i++) {
-        struct pool_model *m = &s->model[i];
-        for (const struct sequence *q = m->first; q != NULL; q = q->next)
-            if (model_steps(m) && !sequence_blocked(q)) {
-                m->ready = q->account->ready = s->steps;
-                account = fmin(account, q->account->service);
-            }
-        if (m->ready == s->steps)
-            model = fmin(model, m->service);
-    }
-    if (account < INFINITY)
-        s->level = fmax(s->level, account);
-    for (size_t i = 0; i < s->models; i++) {
-        struct pool_model *m = &s->model[i];
-        if (m->ready != s->steps && model < INFINITY)
-            m->service = fmax(m->service, model);
-        for (const struct sequence *q = m->first; q != NULL; q = q->next)
-            if (q->account->ready != s->steps && account < INFINITY)
-                q->account->service = fmax(q->account->service, account);
-    }
+bool schedule_next(struct schedule *s, struct batch *b, int64_t now) {
+    s->now = now;
+    start_waiting(s);
+    turn_survey(s);
+    if (next_model(s, b))
+        return true;
+    s->credit.limited = false; /* streams that cannot step keep no prompt waiting */
+    return next_model(s, b);
 }
 
-void schedule_charge(struct schedule *s, struct batch *b, int64_t ns) {
+/* Whoever waits for his clients saves up nothing: accounts that cannot go on are lifted to the least served of those that can. */
+static void lift_blocked(struct schedule *s) {
+    double least = INFINITY;
+    for (size_t i = 0; i < s->models; i++)
+        for (const struct sequence *q = s->model[i].first; q != NULL; q = q->next)
+            if (s->model[i].residence.state == RESIDENT && !sequence_blocked(q)) {
+                q->account->ready = s->steps;
+                least = fmin(least, q->account->service);
+            }
+    if (least == INFINITY)
+        return;
+    s->level = fmax(s->level, least);
+    for (size_t i = 0; i < s->models; i++)
+        for (const struct sequence *q = s->model[i].first; q != NULL; q = q->next)
+            if (q->account->ready != s->steps)
+                q->account->service = fmax(q->account->service, least);
+}
+
+void schedule_charge(struct schedule *s, struct batch *b, int64_t now, int64_t ns) {
+    static const struct cost_step many = {.rows = BATCH_PREFILL};
     struct pool_model *m = b->model;
     double row_ns = (double)ns / b->rows;
     s->steps++;
-    s->busy_ns += (double)ns;
-    m->service += (double)ns;
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *q = b->sequence[i];
         q->chip_ns += (int64_t)(row_ns * q->rows);
         q->account->service += row_ns * q->rows / q->account->weight;
+        if (q->computed + q->rows >= q->tokens)
+            q->waits_since = now;
     }
+    m->drafted += b->drafted;
     if (b->prefill_rows == 0)
         speculation_see(&m->speculation, b->rows, b->drafted, (double)ns);
-    m->drafted += b->drafted;
-    if (b->prefill_rows == 0 && b->drafted == 0)
-        m->decode_ns += ((double)ns - m->decode_ns) * (m->decode_ns == 0 ? 1 : 0.1);
-    if (b->prefill_rows >= KV_PAGE_TOKENS) {
-        double prefill = b->prefill_rows == b->rows ? (double)ns : (double)ns - m->decode_ns;
-        double each = prefill > 0 ? prefill / b->prefill_rows : 0;
-        m->prefill_row_ns += (each - m->prefill_row_ns) * (m->prefill_row_ns == 0 ? 1 : 0.1);
-    }
+    turn_charge(s, b, (double)ns);
+    cost_learn(&m->cost, &b->cost, (double)ns);
+    m->row_ns = cost_predict(&m->cost, &many) / many.rows;
     lift_blocked(s);
 }

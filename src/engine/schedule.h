@@ -7,6 +7,7 @@
 #include "engine/residency.h"
 #include "engine/sequence.h"
 #include "engine/speculate.h"
+#include "engine/turn.h"
 
 enum { BATCH_PREFILL = 256, BATCH_SEQUENCES = ENGINE_MOST_RUNNING };
 
@@ -26,11 +27,11 @@ struct pool_model { /* a model of the pool */
     struct residence residence;
     struct sequence *first; /* alive, in order of submission */
     uint32_t live;
-    double service;
-    uint64_t ready; /* as an account's */
     uint64_t preempted;
-    struct engine_model_stats stats;  /* published, under the engine's lock */
-    double decode_ns, prefill_row_ns; /* measured: a step without prefill; what one more prompt row costs */
+    struct engine_model_stats stats; /* published, under the engine's lock */
+    struct cost cost;
+    double row_ns;    /* by it, what a prompt's row costs among many; 0: not known */
+    struct turn turn; /* as schedule_next last saw it */
     struct speculation speculation;
     uint64_t drafted, accepted; /* guesses that steps took along, and those that came true */
     atomic_bool failed;
@@ -39,6 +40,7 @@ struct pool_model { /* a model of the pool */
 
 struct schedule {
     struct kv_budget budget;
+    struct credit credit;
     struct pool_model *model;
     size_t models;
     uint32_t max_running;
@@ -46,8 +48,8 @@ struct schedule {
     uint32_t started; /* sequences with a slot */
     uint64_t weights; /* of the accounts with a live sequence */
     uint64_t steps;
-    double level;   /* the most that the least served of the accounts that could go on has ever had */
-    double busy_ns; /* of all steps: the clock of those that wait */
+    int64_t now;  /* the clock's, when this step was chosen */
+    double level; /* the most that the least served of the accounts that could go on has ever had */
     struct sequence
         *hungry; /* memory keeps it out: nothing that comes after it, of whatever model, starts meanwhile */
     struct account *account[1024]; /* by number, chained */
@@ -59,16 +61,20 @@ struct batch {
     struct sequence *sequence[BATCH_SEQUENCES];
     struct forward_row row[BATCH_PREFILL + BATCH_SEQUENCES];
     uint32_t sequences, rows, prefill_rows, drafted, logits;
+    struct cost_step cost;
 };
 
 /* A sequence comes in or goes. */
 int schedule_add(struct schedule *s, struct sequence *q);
 void schedule_remove(struct schedule *s, struct sequence *q); /* gives its pages back; not its memory */
 
-/* Fill b with the next step; false: there is nothing to compute now. */
-bool schedule_next(struct schedule *s, struct batch *b);
-/* The step took ns: charge the accounts and learn the costs. */
-void schedule_charge(struct schedule *s, struct batch *b, int64_t ns);
+/* The order of prompts: is a read before b? */
+bool schedule_before(const struct schedule *s, const struct sequence *a, const struct sequence *b);
+
+/* Fill b with the next step, at `now` of the clock that sequences were submitted by; false: there is nothing to compute now. */
+bool schedule_next(struct schedule *s, struct batch *b, int64_t now);
+/* The step took ns and ended at `now`: charge the accounts and learn the cost. */
+void schedule_charge(struct schedule *s, struct batch *b, int64_t now, int64_t ns);
 
 void schedule_free(struct schedule *s); /* the accounts */
 

@@ -43,7 +43,7 @@ int sequence_create(struct sequence **out, const struct engine_request *r, uint3
     s->prompt_logprobs = r->prompt_logprobs;
     s->on_event = r->on_event;
     s->context = r->context;
-    s->submitted = clock_mono_ns();
+    s->submitted = s->waits_since = clock_mono_ns();
     s->token = malloc(total * sizeof *s->token);
     s->page = malloc((total / KV_PAGE_TOKENS + 1) * sizeof *s->page);
     s->logprob = calloc(r->prompt_logprobs ? r->prompt_tokens : 1, sizeof *s->logprob);

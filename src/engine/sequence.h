@@ -44,7 +44,6 @@ struct sequence {
     uint32_t computed;  /* tokens whose KV lies in the pages */
     uint32_t published; /* tokens in pages that have a name */
     struct hash name;   /* of the last of those pages */
-    double since;       /* the scheduler's clock when it came */
     bool named;         /* next_name is the name of the page after it */
     struct hash next_name;
     uint32_t ahead;         /* tokens whose pages are there, or on their way from the file */
@@ -57,7 +56,9 @@ struct sequence {
     struct token_logprob *logprob; /* [prompt], only with prompt_logprobs; the last one is scratch */
     uint32_t cached;
     bool first_sent;
+    uint64_t stuck; /* until so many steps have been made its next page was not there; 0: it was */
     int64_t submitted, started_at, first_token, chip_ns;
+    int64_t waits_since; /* its last token, or when it came or its client caught up */
 };
 
 /* Copies r. ERR_NO_MEMORY. */

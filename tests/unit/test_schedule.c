@@ -15,6 +15,7 @@ static struct world {
     struct pool_model model[MODELS];
     struct batch batch;
     uint64_t numbers;
+    int64_t now;
 } w;
 
 static void on_event(void *context, const struct engine_event *event) {
@@ -47,6 +48,7 @@ static struct sequence *add(int model, uint64_t account, uint32_t prompt, uint32
     assert_int_equal(sequence_create(&q, &r, most, VOCAB, &e), 0);
     q->model = &w.model[model];
     q->number = w.numbers++;
+    q->submitted = q->waits_since = w.now;
     atomic_fetch_add(&w.schedule.waiting, 1);
     assert_int_equal(schedule_add(&w.schedule, q), 0);
     free(token);
@@ -59,12 +61,17 @@ static void drop(struct sequence *q) {
     sequence_unref(q);
 }
 
+static void charge(void) {
+    w.now += STEP_NS;
+    schedule_charge(&w.schedule, &w.batch, w.now, STEP_NS);
+}
+
 /* One step; which model's, or -1. Sequences grow by a token and stay when they are full. */
 static int step(void) {
     struct batch *b = &w.batch;
-    if (!schedule_next(&w.schedule, b))
+    if (!schedule_next(&w.schedule, b, w.now))
         return -1;
-    schedule_charge(&w.schedule, b, STEP_NS);
+    charge();
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *q = b->sequence[i];
         sequence_advance(q, q->model->kv, q->rows);
@@ -122,10 +129,10 @@ static void test_blocked_account(void **state) {
         for (uint64_t account = 1; account <= 2; account++)
             add(0, account, 5000, 1, 0);
     for (int i = 0; i < 40; i++) {
-        assert_true(schedule_next(&w.schedule, &w.batch));
+        assert_true(schedule_next(&w.schedule, &w.batch, w.now));
         for (uint32_t k = 0; k < w.batch.sequences; k++)
             rows[w.batch.sequence[k]->account_number] += w.batch.sequence[k]->rows;
-        schedule_charge(&w.schedule, &w.batch, STEP_NS);
+        charge();
         for (uint32_t k = 0; k < w.batch.sequences; k++) {
             sequence_advance(w.batch.sequence[k], w.model[0].kv, w.batch.sequence[k]->rows);
             w.batch.sequence[k]->rows = 0;
@@ -167,7 +174,7 @@ static void test_not_in_memory(void **state) {
     assert_ptr_equal(w.schedule.hungry, hungry);
     w.model[0].residence.closing = true;
     struct sequence *late = add(0, 1, 10, 10, 0), *other = add(1, 2, 40, 10, 0);
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 30; i++)
         step();
     assert_true(runs->completion >= 10);
     assert_true(!late->started && !hungry->started);
