@@ -305,7 +305,7 @@ static void plan_drafts(const struct schedule *s, struct pool_model *m, struct s
             return;
         draft[i] = (struct draft){.lookup = &q[i]->lookup, .most = sequence_draft_room(q[i], spare)};
     }
-    speculation_share(&m->speculation, draft, n);
+    speculation_share(&m->speculation, &m->cost, &m->turn.streams, draft, n);
     for (uint32_t i = 0; i < n; i++)
         q[i]->drafted = draft[i].tokens;
 }
@@ -399,8 +399,6 @@ void schedule_charge(struct schedule *s, struct batch *b, int64_t now, int64_t n
             q->waits_since = now;
     }
     m->drafted += b->drafted;
-    if (b->prefill_rows == 0)
-        speculation_see(&m->speculation, b->rows, b->drafted, (double)ns);
     turn_charge(s, b, (double)ns);
     cost_learn(&m->cost, &b->cost, (double)ns);
     m->row_ns = cost_predict(&m->cost, &many) / many.rows;

@@ -94,19 +94,35 @@ static void lookups(struct lookup *sure, struct lookup *unsure) {
     }
 }
 
+static struct cost_step rows(uint32_t n) {
+    return (struct cost_step){.rows = n, .logits = n};
+}
+
+static double cost_of(const struct cost *c, uint32_t n) {
+    struct cost_step s = rows(n);
+    return cost_predict(c, &s);
+}
+
+static void see(struct cost *c, uint32_t n, double ns) {
+    struct cost_step s = rows(n);
+    cost_learn(c, &s, ns);
+}
+
 /* A step of n rows costs 1 and `slope` for each row after the first. */
-static struct speculation costs(double slope) {
-    struct speculation s = {0};
+static struct cost costs(double slope) {
+    struct cost c = {0};
     for (int i = 0; i < 400; i++)
         for (uint32_t n = 1; n <= SPECULATE_ROWS; n++)
-            speculation_see(&s, n, 0, 1000 * (1 + slope * (n - 1)));
-    return s;
+            see(&c, n, 1000 * (1 + slope * (n - 1)));
+    return c;
 }
 
 static uint32_t share(double slope, struct draft *d, uint32_t n) {
-    struct speculation s = costs(slope);
+    struct cost c = costs(slope);
+    struct cost_step without = rows(n);
+    struct speculation s = {0};
     uint32_t all = 0;
-    speculation_share(&s, d, n);
+    speculation_share(&s, &c, &without, d, n);
     for (uint32_t i = 0; i < n; i++)
         all += d[i].tokens;
     return all;
@@ -118,8 +134,10 @@ static void test_share(void **state) {
     lookups(&sure, &unsure);
     for (int i = 0; i < SPECULATE_ROWS + 4; i++)
         d[i] = (struct draft){.lookup = &sure, .most = 100};
-    struct speculation unknown = {0};
-    speculation_share(&unknown, d, 1);
+    struct speculation s = {0};
+    struct cost unknown = {0};
+    struct cost_step one = rows(1);
+    speculation_share(&s, &unknown, &one, d, 1);
     assert_int_equal(d[0].tokens, 0); /* nothing has been measured */
     assert_int_equal(share(0.1, d, 1), SPECULATE_ROWS - 1);
     assert_int_equal(share(1, d, 1), 0); /* rows cost what they compute */
@@ -144,22 +162,25 @@ static void test_share(void **state) {
 /* Costs follow the machine, one slow step does not count for much, and now and then a step goes without guesses. */
 static void test_costs(void **state) {
     struct lookup sure, unsure;
-    struct speculation s = costs(0.2);
+    struct speculation s = {0};
+    struct cost c = costs(0.2);
     lookups(&sure, &unsure);
-    assert_true(s.ns[1] > 900 && s.ns[1] < 1100 && s.ns[8] > 2200 && s.ns[8] < 2600);
-    speculation_see(&s, 8, 7, 1e9);
-    assert_true(s.ns[8] < 2800);
+    assert_true(cost_of(&c, 1) > 900 && cost_of(&c, 1) < 1100);
+    assert_true(cost_of(&c, 8) > 2200 && cost_of(&c, 8) < 2600);
+    see(&c, 8, 1e9);
+    assert_true(cost_of(&c, 8) < 2800);
     for (int i = 0; i < 200; i++)
         for (uint32_t n = 1; n <= SPECULATE_ROWS; n++)
-            speculation_see(&s, n, 0, 5000.0 * n);
-    assert_true(s.ns[8] > 30000 && s.ns[8] < 50000);
-    s = costs(0.2);
+            see(&c, n, 5000.0 * n);
+    assert_true(cost_of(&c, 8) > 30000 && cost_of(&c, 8) < 50000);
+    c = costs(0.2);
     struct draft d = {.lookup = &sure, .most = 100};
+    struct cost_step one = rows(1);
     uint32_t with = 0;
     for (int i = 0; i < 1000; i++) {
-        speculation_share(&s, &d, 1);
+        speculation_share(&s, &c, &one, &d, 1);
         with += d.tokens > 0;
-        speculation_see(&s, 1 + d.tokens, d.tokens, 1000 * (1 + 0.2 * d.tokens));
+        see(&c, 1 + d.tokens, 1000 * (1 + 0.2 * d.tokens));
     }
     assert_in_range(with, 970, 990);
     lookup_free(&sure);
