@@ -79,7 +79,9 @@ void turn_survey(struct schedule *s) {
     const struct pool_model *m = first_prompt(s, NULL);
     double full = m != NULL ? worth_a_step * cost_predict(&m->cost, &one) - 2 * c->cycle : 0;
     double all = fmax(even * c->cycle, full);
-    c->all = fmin(all, fmax(planned_ns - c->cycle, least_share * c->cycle));
+    /* Streams that miss their level whatever prompts do keep no prompt waiting. */
+    c->all = c->cycle > planned_ns ? even * c->cycle
+                                   : fmin(all, fmax(planned_ns - c->cycle, least_share * c->cycle));
     bool crowded = (1 + least_share) * c->cycle > planned_ns || c->unread > patience * c->cycle;
     c->slack = crowded ? c->all : planned_ns - oldest - c->cycle;
     if (!c->limited)
