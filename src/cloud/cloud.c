@@ -13,7 +13,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { UNJOURNALLED = 32, JOURNAL_EVERY = 8 };
+enum {
+    UNJOURNALLED = 32,
+    JOURNAL_EVERY = 8,
+    AHEAD =
+        1024 /* holds ahead of the disk whose first tokens may be sent: all that a disk that hangs can cost */
+};
 
 /* ---- opening ---- */
 
@@ -194,6 +199,7 @@ static int place(struct cloud *c, struct hold *h, struct error *e) {
     t->open++;
     c->stats.admitted++;
     c->stats.open_holds++;
+    h->ahead = c->undurable++ < AHEAD;
     journal_put(c, &h->placed);
     return 0;
 }
@@ -246,7 +252,7 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
 }
 
 uint64_t cloud_may_send(struct hold *h) {
-    return atomic_load(&h->durable) ? atomic_load(&h->durable_sent) + UNJOURNALLED : 0;
+    return atomic_load(&h->durable) || h->ahead ? atomic_load(&h->durable_sent) + UNJOURNALLED : 0;
 }
 
 void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens) {

@@ -50,7 +50,8 @@ struct admission {
  * missing); ERR_BUSY: over the tenant's limit of concurrent requests or holds. The hold is queued for the journal before this returns. */
 int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e);
 
-/* How many completion tokens of the hold may have been sent to the socket by now: what the durable journal says plus 32. */
+/* How many completion tokens of the hold may have been sent to the socket by now: what the durable journal says plus 32. Of a hold that is not durable
+ * itself that is 32, or 0 when a thousand others were not when it was placed. */
 uint64_t cloud_may_send(struct hold *h);
 /* The socket has taken `tokens` completion tokens in all (and with the first of them the prompt is due: prompt_tokens, of which cached came from the prefix cache). Journalled at the
  * latest every 32 tokens. */

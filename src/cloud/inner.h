@@ -71,6 +71,7 @@ struct hold {
     uint64_t prompt, most;
     amount held;
     atomic_bool durable;
+    bool ahead; /* its first tokens need not wait until it is durable */
     atomic_uint_fast64_t durable_sent;
     uint64_t sent, cached;                 /* as the socket took them */
     uint64_t writing_sent, writing_cached; /* of the group that is being committed */
@@ -105,6 +106,7 @@ struct cloud {
     struct price_row *prices;
     struct entry *first, **last;     /* the queue */
     bool stopping, writing, waiting; /* waiting: the writer, for an entry */
+    uint32_t undurable;              /* holds that are not durable yet */
     atomic_bool broken;
     struct error why;
     struct cloud_stats stats;

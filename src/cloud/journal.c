@@ -209,7 +209,14 @@ static int write_group(struct cloud *c, struct entry *group, struct error *e) {
 }
 
 /* The group was written or is given up: say what is durable, and let go of what was settled. */
-static void group_done(struct entry *group, bool durable) {
+static void group_done(struct cloud *c, struct entry *group, bool durable) {
+    uint32_t holds = 0;
+    for (const struct entry *i = group; i != NULL; i = i->beside)
+        holds += i->kind == ENTRY_HOLD;
+    pthread_mutex_lock(&c->lock);
+    c->stats.commits += durable;
+    c->undurable -= holds;
+    pthread_mutex_unlock(&c->lock);
     for (struct entry *i = group, *beside; i != NULL; i = beside) {
         beside = i->beside;
         struct hold *h = hold_of(i);
@@ -285,10 +292,7 @@ static void *writer_main(void *context) {
             broke(c, &e);
             durable = false;
         }
-        pthread_mutex_lock(&c->lock);
-        c->stats.commits += durable;
-        pthread_mutex_unlock(&c->lock);
-        group_done(group, durable);
+        group_done(c, group, durable);
         if (c->on_durable != NULL)
             c->on_durable(c->context);
     }

@@ -1,5 +1,6 @@
 /* The books on a disk that fails: every write in turn meets a full disk, every sync in turn an error. Afterwards the money path has stopped, the
- * file was not touched again, and the next start finds books that verify, no open hold, and nobody billed for what was not sent.
+ * file was not touched again, and the next start finds books that verify, no open hold, and nobody billed for what was not sent. And on one that hangs in
+ * a sync: 32 tokens a stream may be sent, of 1,024 streams, and no more; killed or without power there, the books are whole.
  *
  * The disk is a layer between SQLite and its own one (a VFS, sqlite.org/vfs.html) that counts what changes a file. */
 #include "cloud/cloud.h"
@@ -8,12 +9,14 @@
 #include "base/json.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -26,6 +29,7 @@ static struct {
     enum fault kind;
     _Atomic int left;   /* operations of that kind until it happens; negative: it has */
     _Atomic int behind; /* writes and syncs after it */
+    atomic_bool hangs;  /* in every sync */
 } disk;
 
 static sqlite3_vfs *below;
@@ -74,6 +78,8 @@ static int file_truncate(sqlite3_file *f, sqlite3_int64 size) {
 }
 
 static int file_sync(sqlite3_file *f, int flags) {
+    while (atomic_load(&disk.hangs))
+        usleep(1000);
     int rc = meet(FAILED_SYNC, SQLITE_IOERR_FSYNC);
     return rc != SQLITE_OK ? rc : real(f)->pMethods->xSync(real(f), flags);
 }
@@ -200,7 +206,8 @@ static void remove_books(void) {
 }
 
 static bool admit(struct cloud *c, int number, struct hold **out, struct error *e) {
-    struct identity who = {.tenant = 1, .key = 1, .account = 1, .weight = 1};
+    int64_t tenant = number / 256 + 1; /* which may have so many at once */
+    struct identity who = {.tenant = tenant, .key = 1, .account = (uint64_t)tenant, .weight = 1};
     struct admission a = {.who = &who, .model = STR("m"), .prompt_tokens = 10, .max_completion_tokens = EACH};
     snprintf(a.request_id, sizeof a.request_id, "r%d", number);
     return cloud_admit(c, &a, out, e) == 0;
@@ -284,10 +291,114 @@ static void test_failed_sync(void **state) {
     fail_at_each(FAILED_SYNC, "syncs");
 }
 
+/* ---- a disk that hangs ---- */
+
+enum { AHEAD = 1024, UNJOURNALLED = 32 };
+
+/* Send what may be sent, and expect that to be `most` at last. */
+static void send_up_to(struct hold *h, uint64_t *sent, uint64_t most) {
+    for (int i = 0; i < 5000 && *sent < most; i++) {
+        while (*sent < cloud_may_send(h))
+            cloud_sent(h, ++*sent, 0);
+        if (*sent < most)
+            usleep(1000);
+    }
+    assert_int_equal(*sent, most);
+}
+
+/* A request that ends before its hold is durable, the ones in front of the limit, and the one behind it. */
+static void test_hanging_disk(void **state) {
+    struct hold *h[AHEAD + 1];
+    uint64_t sent[AHEAD + 1] = {0};
+    struct cloud *c;
+    struct error e = {0};
+    char request[100];
+    set_up_books();
+    for (int i = 2; i <= AHEAD / 256 + 1; i++) {
+        snprintf(request, sizeof request,
+                 "{\"op\":\"tenant.create\",\"name\":\"t%d\",\"currency\":\"JPY\",\"credit\":\"1000\"}", i);
+        ask(request, "name");
+    }
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    atomic_store(&disk.hangs, true);
+    for (int i = 0; i <= AHEAD; i++)
+        assert_true(admit(c, i, &h[i], &e));
+    for (int i = 0; i < AHEAD; i++)
+        send_up_to(h[i], &sent[i], UNJOURNALLED);
+    cloud_settle(h[0], &(struct settlement){.outcome = OUTCOME_CANCELLED}, NULL);
+    cloud_settle(
+        h[1],
+        &(struct settlement){.delivered = true, .completion_tokens = UNJOURNALLED, .outcome = OUTCOME_DONE},
+        NULL);
+    usleep(20000);
+    for (int i = 2; i < AHEAD; i++)
+        assert_int_equal(cloud_may_send(h[i]), UNJOURNALLED);
+    assert_int_equal(cloud_may_send(h[AHEAD]), 0);
+    atomic_store(&disk.hangs, false);
+    for (int i = 2; i <= AHEAD; i++) {
+        send_up_to(h[i], &sent[i], 2 * UNJOURNALLED);
+        cloud_settle(
+            h[i],
+            &(struct settlement){.delivered = true, .completion_tokens = sent[i], .outcome = OUTCOME_DONE},
+            NULL);
+    }
+    cloud_close(c);
+    assert_int_equal(ask("{\"op\":\"ledger.verify\"}", "ok"), 1);
+    assert_int_equal(ask("{\"op\":\"usage\",\"tenant\":\"t\"}", "completion_tokens"),
+                     UNJOURNALLED + 254 * 2 * UNJOURNALLED);
+    remove_books();
+}
+
+static void shell(const char *format) {
+    char command[200];
+    snprintf(command, sizeof command, format, folder, folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* The child: its streams have sent all that they may while the disk has none of it. */
+static void send_beside_hanging_disk(void) {
+    struct cloud *c;
+    struct hold *h[STREAMS];
+    uint64_t sent[STREAMS] = {0};
+    struct error e = {0};
+    if (cloud_open(&c, folder, NULL, NULL, &e) != 0)
+        _exit(1);
+    shell("mkdir %s/synced && cd %s && cp books.db* synced"); /* at rest: all of it is on the disk */
+    atomic_store(&disk.hangs, true);
+    for (int i = 0; i < STREAMS; i++) {
+        if (!admit(c, i, &h[i], &e))
+            _exit(1);
+        send_up_to(h[i], &sent[i], UNJOURNALLED);
+    }
+    usleep(20000); /* the writer writes, and hangs */
+    kill(getpid(), SIGKILL);
+}
+
+/* Killed, the log may have what was never synced; without power it has not. */
+static void test_end_beside_hanging_disk(void **state) {
+    for (int power_lost = 0; power_lost < 2; power_lost++) {
+        int status;
+        set_up_books();
+        pid_t child = fork();
+        if (child == 0)
+            send_beside_hanging_disk();
+        waitpid(child, &status, 0);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        if (power_lost)
+            shell("mv %s/synced/* %s");
+        assert_int_equal(ask("{\"op\":\"ledger.verify\"}", "ok"), 1);
+        int64_t billed = ask("{\"op\":\"usage\",\"tenant\":\"t\"}", "completion_tokens");
+        assert_true(billed <= (power_lost ? 0 : UNJOURNALLED * STREAMS));
+        remove_books();
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_failed_sync),
+        cmocka_unit_test(test_hanging_disk),
+        cmocka_unit_test(test_end_beside_hanging_disk),
     };
     disk_insert();
     return cmocka_run_group_tests(tests, NULL, NULL);
