@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum { MOST_PROMPT = 16 << 20 };
@@ -173,6 +174,22 @@ static char *prompt_text(EditLine *line) {
     return "> ";
 }
 
+/* Before the prompt is shown, so that what is typed at once is echoed once. While a line is edited Ctrl-C is a key: as a signal it could come between two reads
+ * and be lost, and it would throw away what the terminal has not shown yet. */
+static void prepare_terminal(EditLine *line) {
+    struct termios t;
+    el_set(line, EL_PREP_TERM, 1);
+    if (tcgetattr(STDIN_FILENO, &t) == 0) {
+        t.c_cc[VINTR] = _POSIX_VDISABLE;
+        tcsetattr(STDIN_FILENO, TCSANOW, &t);
+    }
+}
+
+static unsigned char drop_line(EditLine *line, int key) {
+    atomic_store(&interrupted, true);
+    return CC_EOF;
+}
+
 /* A conversation with line editing and a history that is kept. */
 static int converse(struct chat *c, struct error *e) {
     char path[4200];
@@ -187,11 +204,14 @@ static int converse(struct chat *c, struct error *e) {
     history(past, &event, H_LOAD, path);
     el_set(line, EL_PROMPT, prompt_text);
     el_set(line, EL_EDITOR, "emacs");
+    el_set(line, EL_ADDFN, "drop-line", "Leave this line for a new one", drop_line);
+    el_set(line, EL_BIND, "^C", "drop-line", NULL);
     el_set(line, EL_HIST, history, past);
     el_source(line, NULL);
     fprintf(stderr, "An empty line or Ctrl-D ends the chat; Ctrl-C ends an answer or drops a line.\n");
     for (;;) {
         atomic_store(&interrupted, false);
+        prepare_terminal(line);
         text = el_gets(line, &n);
         if (text == NULL && atomic_load(&interrupted)) {
             putchar('\n');
