@@ -2,10 +2,11 @@
 """Draws goodput against offered load from what bench/serve --json printed: draw.py OUT.svg TITLE NAME=FILE.json ...
 
 A solid line is the goodput by the 99th percentile of a request's gaps, a dotted one that by their mean; grey is all that was offered. Files of one name
-are points of one curve."""
+are points of one curve: where several have the same rate, the line goes through their median and a bar spans them."""
 import json
 import math
 import pathlib
+import statistics
 import sys
 from html import escape
 
@@ -19,8 +20,13 @@ def step_for(most):
     return next(power * s for s in (0.1, 0.2, 0.5, 1, 2) if most / (power * s) <= 8)
 
 
+def goodputs(points, field):
+    return [p["all"][field] for p in points]
+
+
 def draw(title, curves):
-    most = max(p["rate"] for _, points in curves for p in points) * 1.05
+    """curves: (name, {rate: points measured at it})."""
+    most = max(rate for _, points in curves for rate in points) * 1.05
 
     def x(value):
         return LEFT + value / most * (WIDTH - LEFT - RIGHT)
@@ -43,9 +49,12 @@ def draw(title, curves):
     for i, (name, points) in enumerate(curves):
         colour = COLOURS[i % len(COLOURS)]
         for field, dash in (("goodput", ""), ("goodput_by_mean", ' stroke-dasharray="1 4" stroke-linecap="round"')):
-            line = "L".join(f'{x(p["rate"]):.1f} {y(p["all"][field]):.1f}' for p in points)
+            line = "L".join(f"{x(rate):.1f} {y(statistics.median(goodputs(at, field))):.1f}" for rate, at in points.items())
             out.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-        out += [f'<circle cx="{x(p["rate"]):.1f}" cy="{y(p["all"]["goodput"]):.1f}" r="3" fill="{colour}"/>' for p in points]
+        for rate, at in points.items():
+            values = goodputs(at, "goodput")
+            out += [f'<path d="M{x(rate):.1f} {y(min(values)):.1f}V{y(max(values)):.1f}" stroke="{colour}"/>',
+                    f'<circle cx="{x(rate):.1f}" cy="{y(statistics.median(values)):.1f}" r="3" fill="{colour}"/>']
         out.append(f'<text x="{LEFT + 12}" y="{TOP + 14 + 16 * i}" fill="{colour}">{escape(name)}</text>')
     return "\n".join(out + ["</svg>"]) + "\n"
 
@@ -56,8 +65,9 @@ def main():
     curves = {}
     for word in sys.argv[3:]:
         name, path = word.split("=", 1)
-        curves.setdefault(name, []).extend(json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["points"])
-    curves = [(name, sorted(points, key=lambda p: p["rate"])) for name, points in curves.items()]
+        for point in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["points"]:
+            curves.setdefault(name, {}).setdefault(point["rate"], []).append(point)
+    curves = [(name, dict(sorted(points.items()))) for name, points in curves.items()]
     pathlib.Path(sys.argv[1]).write_text(draw(sys.argv[2], curves), encoding="utf-8")
 
 

@@ -183,6 +183,9 @@ void report_point(const struct point *p) {
                p->all.unfinished);
     for (size_t i = 0; i < sizeof p->trouble / sizeof *p->trouble && p->trouble[i].count > 0; i++)
         printf("%8s %zu times: %s\n", "", p->trouble[i].count, p->trouble[i].text);
+    if (p->all.events < p->all.output * 9 / 10)
+        printf("%8s only %llu of %llu tokens came with text: times between tokens are too long\n", "",
+               (unsigned long long)p->all.events, (unsigned long long)p->all.output);
     if (p->cpu > 0)
         printf("%8s the generator took %.1f%% of a core; the latest request left %.1f ms after its time\n",
                "", p->cpu * 100, p->late * 1e3);

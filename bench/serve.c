@@ -14,9 +14,17 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { MOST_MODELS = 256, MOST_POINTS = 64, MOST_KEYS = 4096, FEW = 8, MANY = 200, ASK_SECONDS = 300 };
+enum {
+    MOST_MODELS = 256,
+    MOST_POINTS = 64,
+    MOST_KEYS = 4096,
+    FEW = 8,
+    MANY = 200,
+    ASK_SECONDS = 300,
+    MOST_ROUND = 9999
+};
 
-/* Texts that no request has: own texts are streams of point and number. */
+/* Texts that no request has: own texts are streams of round, point and number. */
 enum { STREAM_TENANT = 0x7E000000, STREAM_CALIBRATION = 0x7F000000 };
 
 struct bench {
@@ -28,6 +36,7 @@ struct bench {
     uint32_t rates;
     double seconds, grace;
     uint64_t seed;
+    uint32_t round;
     enum split split;
     bool json;
 
@@ -41,13 +50,19 @@ struct bench {
 
 /* ---- the command line ---- */
 
-static const struct option options[] = {
-    {"workload", required_argument, NULL, 'w'}, {"traces", required_argument, NULL, 't'},
-    {"model", required_argument, NULL, 'm'},    {"keys", required_argument, NULL, 'k'},
-    {"rate", required_argument, NULL, 'r'},     {"seconds", required_argument, NULL, 's'},
-    {"grace", required_argument, NULL, 'g'},    {"seed", required_argument, NULL, 'n'},
-    {"by", required_argument, NULL, 'b'},       {"json", no_argument, NULL, 'j'},
-    {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+static const struct option options[] = {{"workload", required_argument, NULL, 'w'},
+                                        {"traces", required_argument, NULL, 't'},
+                                        {"model", required_argument, NULL, 'm'},
+                                        {"keys", required_argument, NULL, 'k'},
+                                        {"rate", required_argument, NULL, 'r'},
+                                        {"seconds", required_argument, NULL, 's'},
+                                        {"grace", required_argument, NULL, 'g'},
+                                        {"seed", required_argument, NULL, 'n'},
+                                        {"round", required_argument, NULL, 'o'},
+                                        {"by", required_argument, NULL, 'b'},
+                                        {"json", no_argument, NULL, 'j'},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {NULL, 0, NULL, 0}};
 
 static void print_help(void) {
     printf("usage: serve [options] --model NAME --rate R[,R...] URL\n\n"
@@ -62,7 +77,8 @@ static void print_help(void) {
            "  --rate R[,R...]    requests a second to offer; each is one point, measured in turn\n"
            "  --seconds N        how long requests are sent for a point (30)\n"
            "  --grace N          how long answers may take after the last request was sent (15)\n"
-           "  --seed N           other words, other lengths of a flood, other tenants (1)\n"
+           "  --seed N           other tenants, texts and requests (1)\n"
+           "  --round N          other requests of the same tenants, to measure again (0)\n"
            "  --by tenant|model  show every tenant or model by itself\n"
            "  --json             print JSON\n"
            "  --help, -h         show this and exit\n");
@@ -123,6 +139,10 @@ static int take_option(struct bench *b, int letter) {
         rc = read_number(&number, optarg, 0, "--seed wants a number from 0");
         b->seed = (uint64_t)number;
         return rc;
+    case 'o':
+        rc = read_number(&number, optarg, 0, "--round wants a number from 0 to 9999");
+        b->round = (uint32_t)number;
+        return rc == 0 && number > MOST_ROUND ? wrong("--round wants a number from 0 to 9999") : rc;
     case 'b':
         b->split = strcmp(optarg, "tenant") == 0  ? SPLIT_TENANT
                    : strcmp(optarg, "model") == 0 ? SPLIT_MODEL
@@ -285,7 +305,7 @@ static int replay(struct bench *b, const struct load *l, uint32_t point, struct 
     if (body == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory for %zu requests", l->n);
     for (size_t i = 0; i < l->n; i++) {
-        struct wish w = wish_of(b, &l->request[i], (uint64_t)(point + 1) << 32 | i);
+        struct wish w = wish_of(b, &l->request[i], (uint64_t)(b->round * MOST_POINTS + point) << 32 | i);
         write_body(&body[i], b, &w);
     }
     double cpu = cpu_seconds();
@@ -330,9 +350,9 @@ static void begin_json(struct buf *out, const struct bench *b) {
     buf_printf(out,
                ",\"workload\":\"%s\",\"trace\":\"%s\",\"divide\":%u,\"system_tokens\":%u,\"first_token_level_"
                "ms\":%.0f,\"between_tokens_level_ms\":%.0f,"
-               "\"seed\":%llu,\"ignore_eos\":%s,\"models\":[",
+               "\"seed\":%llu,\"round\":%u,\"ignore_eos\":%s,\"models\":[",
                w->name, w->trace, w->divide, w->system, w->first_s * 1e3, w->gap_s * 1e3,
-               (unsigned long long)b->seed, b->plain ? "false" : "true");
+               (unsigned long long)b->seed, b->round, b->plain ? "false" : "true");
     for (uint32_t m = 0; m < b->models; m++) {
         buf_text(out, m > 0 ? "," : "");
         json_write_text(out, b->model[m]);
@@ -357,7 +377,8 @@ static int run(struct bench *b, struct load *load, struct error *e) {
     struct buf out = {0};
     int rc = read_keys(b, e);
     for (uint32_t i = 0; i < b->rates && rc == 0; i++)
-        rc = load_make(&load[i], &b->workload, b->traces, b->rate[i], b->seconds, b->models, b->seed, e);
+        rc = load_make(&load[i], &b->workload, b->traces, b->rate[i], b->seconds, b->models,
+                       b->seed + b->round, e);
     if (rc == 0)
         rc = client_create(&b->client, b->url, e);
     for (uint32_t m = 0; m < b->models && rc == 0; m++)

@@ -64,6 +64,24 @@ def test_numbers_add_up(traces):
         s.close()
 
 
+def test_rounds_have_their_own_requests(traces):
+    s, url, keys = serving()
+
+    def cached(number):
+        done = bench(traces, url, *keys, "--rate", "4", "--seconds", "2", "--round", str(number), "--json")
+        assert done.returncode == 0, done.stderr
+        g = json.loads(done.stdout)["points"][0]["all"]
+        assert json.loads(done.stdout)["round"] == number and g["complete"] == 8
+        return g["cached_tokens"] / g["input_tokens"]
+
+    try:
+        first, again, other = cached(0), cached(0), cached(1)
+        assert again > 0.9 > first and other < 0.9, (first, again, other)
+        assert bench(traces, url, *keys, "--rate", "4", "--round", "10000").returncode == 2
+    finally:
+        s.close()
+
+
 def test_refusals_are_counted(traces):
     s, url, keys = serving(("--max-running", "1", "--max-waiting", "1"))
     try:
