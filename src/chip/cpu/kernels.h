@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <string.h>
 
 enum { PANEL = 16, BLOCK = 32 };
 enum { COLUMNS = 2 * PANEL }; /* what a thread computes at a time */
@@ -167,6 +168,21 @@ static inline uint32_t attend_wide(uint32_t dim) {
 static inline size_t attend_work_bytes(uint32_t queries, uint32_t dim) {
     return attend_wide(dim) * 2 * KV_PAGE_TOKENS * sizeof(float) +
            queries * (attend_wide(dim) * sizeof(int16_t) + 17 * sizeof(float));
+}
+
+/* KV_Q8: the scale of n values, rounded up to bf16 (its bits are returned) so that no code leaves 127, and what a value is multiplied by for its code. */
+static inline uint16_t q8_scale(const float *x, uint32_t n, float *inverse) {
+    float most = 0;
+    for (uint32_t i = 0; i < n; i++)
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    most = most < 1e-30f ? 0 : most > 1e30f ? 1e30f : most;
+    uint32_t bits;
+    float scale = most / 127;
+    memcpy(&bits, &scale, sizeof bits);
+    bits = (bits + 0xFFFF) & 0xFFFF0000u;
+    memcpy(&scale, &bits, sizeof bits);
+    *inverse = scale > 0 ? 1 / scale : 0;
+    return (uint16_t)(bits >> 16);
 }
 
 struct kv_kernels {

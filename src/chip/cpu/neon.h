@@ -3,17 +3,9 @@
 #define CHIP_CPU_NEON_H
 
 #include "chip/cpu/kernels.h"
+#include "chip/cpu/unroll.h"
 
 #include <arm_neon.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* Loops over rows and vectors must vanish, or the sums would live in memory. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 INLINE float32x4_t f16x4(const void *p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));

@@ -182,21 +182,13 @@ size_t neon_q8_bytes(uint32_t dim) {
 
 /* The scale of 32 values (those beyond n are 0), rounded up to bf16 so that no code leaves 127; of fours of codes, `four_step` apart, the codes lie `step` apart. */
 static uint16_t q8_encode(const float *x, uint32_t n, int8_t *code, size_t four_step, size_t step) {
-    float most = 0;
-    for (uint32_t i = 0; i < n; i++)
-        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    most = most < 1e-30f ? 0 : most > 1e30f ? 1e30f : most;
-    uint32_t bits;
-    float scale = most / 127;
-    memcpy(&bits, &scale, sizeof bits);
-    bits = (bits + 0xFFFF) & 0xFFFF0000u;
-    memcpy(&scale, &bits, sizeof bits);
-    float inverse = scale > 0 ? 1 / scale : 0;
+    float inverse;
+    uint16_t scale = q8_scale(x, n, &inverse);
     for (uint32_t i = 0; i < STRIP; i++) {
         float c = i < n ? x[i] * inverse : 0;
         code[i / 4 * four_step + i % 4 * step] = (int8_t)lrintf(c > 127 ? 127 : c < -127 ? -127 : c);
     }
-    return (uint16_t)(bits >> 16);
+    return scale;
 }
 
 void neon_q8_write(void *part, uint32_t slot, const float *k, const float *v, uint32_t dim) {

@@ -1,18 +1,10 @@
 /* The kernels of the x86 tables, written once over vectors of VW floats. avx2.c and avx512.c define the vector's words (VF, VI, v_...) and include
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
  * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
+#include "chip/cpu/unroll.h"
 
 /* Tiles are of up to TILE_ROWS by MOST_TILE_PANELS, or of up to STREAM_ROWS by one. */
 enum { VPP = PANEL / VW, NV_MOST = VPP * MOST_TILE_PANELS };
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* Loops over rows and vectors must vanish, or the accumulators would live in memory. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 INLINE int32_t load_i32(const void *p) {
     int32_t v;
@@ -452,63 +444,31 @@ INLINE float block_codes(uint8_t *block, uint32_t n, uint32_t i, const float *x)
     return scale;
 }
 
+INLINE float block_scale(const uint8_t *block, uint32_t n, uint32_t i) {
+    return load_f32(block + n * AT_SCALE + i * 4);
+}
+
 /* What the codes of row i leave of x. */
 INLINE void block_rest(const uint8_t *block, uint32_t n, uint32_t i, float *x) {
     const int8_t *q = (const int8_t *)block + i * BLOCK;
-    float scale = load_f32(block + n * AT_SCALE + i * 4);
+    float scale = block_scale(block, n, i);
     for (int j = 0; j < BLOCK; j++)
         x[j] -= scale * (float)q[j];
 }
 
-/* A row's blocks, and those that are quantised twice; how many are. `at` is the row's tile of `rows`, i the row's place there. */
-static uint32_t quantise_codes(const struct quantised *a, uint8_t *at, uint32_t rows, uint32_t i,
-                               struct further *further, const float *in, uint32_t n, const float *norm,
-                               float f) {
-    const size_t step = rows * ROW_BYTES, scale = rows * AT_SCALE + i * 4;
-    float x[BLOCK], scales = 0, most = 0;
-    for (uint32_t b = 0; b < a->blocks; b++) {
-        norm_block(x, in, b * BLOCK, n, norm, f);
-        float coarseness = block_codes(at + b * step, rows, i, x);
-        scales += coarseness;
-        most = coarseness > most ? coarseness : most;
-    }
-    float coarse = scales * OUTLIER / (float)a->blocks;
-    uint32_t found = 0;
-    for (uint32_t b = 0; most > coarse && b < a->blocks && found < a->most_further; b++) {
-        if (!(load_f32(at + b * step + scale) > coarse))
-            continue;
-        norm_block(x, in, b * BLOCK, n, norm, f);
-        block_rest(at + b * step, rows, i, x);
-        block_codes(further[found].block, 1, 0, x);
-        further[found++].number = b;
-    }
-    return found;
+/* The nearest bf16, ties to even. */
+INLINE uint16_t to_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* Round BLOCK values to the nearest bf16, ties to even. */
 INLINE void block_halves(uint16_t *to, const float *x) {
-    for (int i = 0; i < BLOCK; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        to[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    }
+    for (int i = 0; i < BLOCK; i++)
+        to[i] = to_bf16(x[i]);
 }
 
-static void quantise(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r, const float *in,
-                     uint32_t n, const float *norm, float eps) {
-    float f = norm ? norm_factor(in, n, eps) : 1;
-    for (uint32_t b = 0; a->x && b < a->blocks; b++)
-        norm_block(a->x + r * (size_t)a->padded + b * BLOCK, in, b * BLOCK, n, norm, f);
-    for (uint32_t b = 0; a->halves && b < a->blocks; b++) {
-        float x[BLOCK];
-        norm_block(x, in, b * BLOCK, n, norm, f);
-        block_halves(a->halves + (size_t)first * a->padded + (b * rows + r - first) * BLOCK, x);
-    }
-    a->further_n[r] =
-        a->codes ? quantise_codes(a, a->codes + (size_t)first * a->blocks * ROW_BYTES, rows, r - first,
-                                  a->further + r * (size_t)a->most_further, in, n, norm, f)
-                 : 0;
-}
+#include "chip/cpu/quantise.inc.h"
 
 /* ---- elementwise ---- */
 

@@ -9,13 +9,10 @@ static size_t bf16_bytes(uint32_t dim) {
     return (size_t)2 * KV_PAGE_TOKENS * bf16_even(dim) * sizeof(uint16_t);
 }
 
-/* To the nearest, ties to even. What is too large becomes the largest value, so that no weight of 0 ever meets an infinity. */
-INLINE uint16_t to_bf16(float x) {
+/* What is too large becomes the largest value, so that no weight of 0 ever meets an infinity. */
+INLINE uint16_t to_bf16_finite(float x) {
     const float most = 0x1.FEp127f;
-    uint32_t bits;
-    x = x > most ? most : x < -most ? -most : x;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return to_bf16(x > most ? most : x < -most ? -most : x);
 }
 
 static void bf16_write(void *page, uint32_t slot, const float *k, const float *v, uint32_t dim) {
@@ -24,8 +21,8 @@ static void bf16_write(void *page, uint32_t slot, const float *k, const float *v
     keys += 2 * slot;
     values += slot / 2 * even * 2 + slot % 2;
     for (uint32_t i = 0; i < even; i++) {
-        keys[i / 2 * 2 * KV_PAGE_TOKENS + i % 2] = i < dim ? to_bf16(k[i]) : 0;
-        values[2 * i] = i < dim ? to_bf16(v[i]) : 0;
+        keys[i / 2 * 2 * KV_PAGE_TOKENS + i % 2] = i < dim ? to_bf16_finite(k[i]) : 0;
+        values[2 * i] = i < dim ? to_bf16_finite(v[i]) : 0;
     }
 }
 
