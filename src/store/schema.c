@@ -30,5 +30,89 @@ const char *const schema_migrations[] = {
     " first_token_ns INTEGER NOT NULL, total_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
     "CREATE INDEX request_by_tenant ON request (tenant, model);"
     "CREATE INDEX request_open ON request (state) WHERE state = 'open';",
+    /* 2: the chain over the journal, pending transfers, periods, roll-ups, limits, idempotency, billing, the owner's assets, administration.
+     * Written in words that PostgreSQL takes too once its driver has replaced the types; see store.h. */
+    "ALTER TABLE account ADD COLUMN pending_debit INTEGER NOT NULL DEFAULT 0;" /* what pending transfers and holds may still take */
+    "ALTER TABLE account ADD COLUMN pending_credit INTEGER NOT NULL DEFAULT 0;" /* and bring */
+    "ALTER TABLE account ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;"          /* enum account_flag */
+    "ALTER TABLE account ADD COLUMN line INTEGER NOT NULL DEFAULT 0;" /* credit line: how far below zero it may go */
+    "ALTER TABLE transfer ADD COLUMN phase INTEGER NOT NULL DEFAULT 0;" /* enum transfer_phase */
+    "ALTER TABLE transfer ADD COLUMN about TEXT NOT NULL DEFAULT '';" /* the id of the transfer that it posts, voids, expires or reverses */
+    "ALTER TABLE transfer ADD COLUMN period INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE transfer ADD COLUMN note TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE transfer ADD COLUMN hash BLOB NOT NULL DEFAULT x'';" /* of this row, what it settles, and the hash before */
+    "CREATE INDEX transfer_about ON transfer (about) WHERE about <> '';"
+    "CREATE TABLE pending (transfer INTEGER PRIMARY KEY REFERENCES transfer(seq), expires INTEGER NOT NULL) "
+    "STRICT;" /* open ones alone */
+    /* The head of the books, one row: who writes locks it. */
+    "CREATE TABLE book (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,"
+    " period INTEGER NOT NULL, zone INTEGER NOT NULL) STRICT;" /* zone: minutes east of UTC, where a month begins */
+    "CREATE TABLE period (id INTEGER PRIMARY KEY, month TEXT NOT NULL UNIQUE, first_seq INTEGER NOT NULL,"
+    " last_seq INTEGER NOT NULL, closed INTEGER NOT NULL, root BLOB NOT NULL, statement TEXT NOT NULL,"
+    " signature BLOB NOT NULL) STRICT;" /* open: last_seq 0, closed 0 */
+    "CREATE TABLE rate (id INTEGER PRIMARY KEY, base TEXT NOT NULL, quote TEXT NOT NULL, value INTEGER NOT "
+    "NULL,"
+    " since INTEGER NOT NULL) STRICT;" /* 10^-9 quote for one base */
+    "ALTER TABLE price ADD COLUMN note TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE request ADD COLUMN node TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE request ADD COLUMN route TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE request ADD COLUMN rate INTEGER NOT NULL DEFAULT 1000000000;" /* of exchange, pinned with the price */
+    "ALTER TABLE request ADD COLUMN prefill_ns INTEGER NOT NULL DEFAULT 0;" /* the part of chip_ns that went into the prompt */
+    /* What finished requests come to, kept in the transaction that settles them. */
+    "CREATE TABLE usage_day (period INTEGER NOT NULL, day TEXT NOT NULL, tenant INTEGER NOT NULL, key "
+    "INTEGER NOT NULL,"
+    " model TEXT NOT NULL, price INTEGER NOT NULL, rate INTEGER NOT NULL, requests INTEGER NOT NULL,"
+    " cancelled INTEGER NOT NULL, failed INTEGER NOT NULL, prompt INTEGER NOT NULL, cached INTEGER NOT NULL,"
+    " completion INTEGER NOT NULL, charge INTEGER NOT NULL, chip_ns INTEGER NOT NULL, prefill_ns INTEGER NOT "
+    "NULL,"
+    " PRIMARY KEY (tenant, period, day, key, model, price, rate)) STRICT, WITHOUT ROWID;"
+    /* Limits: key 0 is the tenant's own row; 0 or '' is no limit. */
+    "ALTER TABLE key ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE limits (tenant INTEGER NOT NULL REFERENCES tenant(id), key INTEGER NOT NULL,"
+    " requests_minute INTEGER NOT NULL, tokens_minute INTEGER NOT NULL, concurrent INTEGER NOT NULL,"
+    " spend_day INTEGER NOT NULL, spend_month INTEGER NOT NULL, models TEXT NOT NULL, addresses TEXT NOT "
+    "NULL,"
+    " warn TEXT NOT NULL, PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;" /* models, addresses: JSON arrays; warn: percents */
+    "CREATE TABLE bucket (tenant INTEGER NOT NULL, key INTEGER NOT NULL, kind TEXT NOT NULL, level INTEGER "
+    "NOT NULL,"
+    " at INTEGER NOT NULL, PRIMARY KEY (tenant, key, kind)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE idempotency (tenant INTEGER NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, request TEXT "
+    "NOT NULL,"
+    " at INTEGER NOT NULL, status INTEGER NOT NULL, type TEXT NOT NULL, answer BLOB NOT NULL,"
+    " PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;" /* key, body: hashes; status 0: still running */
+    "CREATE INDEX idempotency_at ON idempotency (at);"
+    "CREATE TABLE webhook (id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, url TEXT NOT NULL, secret BLOB "
+    "NOT NULL,"
+    " events TEXT NOT NULL, created INTEGER NOT NULL, disabled INTEGER NOT NULL) STRICT;" /* tenant 0: of the operator */
+    "CREATE TABLE delivery (id INTEGER PRIMARY KEY, webhook INTEGER NOT NULL REFERENCES webhook(id), event "
+    "TEXT NOT NULL,"
+    " kind TEXT NOT NULL, body TEXT NOT NULL, created INTEGER NOT NULL, due INTEGER NOT NULL, attempts "
+    "INTEGER NOT NULL,"
+    " state TEXT NOT NULL, UNIQUE (webhook, event)) STRICT;"
+    "CREATE INDEX delivery_due ON delivery (due) WHERE state = 'due';"
+    /* Bills. */
+    "CREATE TABLE party (tenant INTEGER PRIMARY KEY, profile TEXT NOT NULL) STRICT;" /* JSON: name, address, country, tax; tenant 0: who sends the invoices */
+    "CREATE TABLE invoice (id INTEGER PRIMARY KEY, number TEXT NOT NULL UNIQUE, tenant INTEGER NOT NULL,"
+    " period INTEGER NOT NULL, kind TEXT NOT NULL, about TEXT NOT NULL, issued INTEGER NOT NULL, currency "
+    "TEXT NOT NULL,"
+    " net INTEGER NOT NULL, tax INTEGER NOT NULL, total INTEGER NOT NULL, document TEXT NOT NULL, hash BLOB "
+    "NOT NULL) STRICT;"
+    "CREATE UNIQUE INDEX invoice_once ON invoice (tenant, period) WHERE kind = 'invoice';"
+    /* The owner's. */
+    "CREATE TABLE asset (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, profile TEXT NOT NULL, created "
+    "INTEGER NOT NULL,"
+    " retired INTEGER NOT NULL) STRICT;" /* JSON: what owner/ reads */
+    "CREATE TABLE expense (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, profile TEXT NOT NULL, created "
+    "INTEGER NOT NULL,"
+    " retired INTEGER NOT NULL) STRICT;"
+    /* Administration. */
+    "CREATE TABLE admin_key (id INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash BLOB NOT "
+    "NULL UNIQUE,"
+    " created INTEGER NOT NULL, revoked INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE audit (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL, role TEXT NOT "
+    "NULL,"
+    " operation TEXT NOT NULL, target TEXT NOT NULL, request TEXT NOT NULL, outcome TEXT NOT NULL) STRICT;"
+    "CREATE TABLE node (name TEXT PRIMARY KEY, seen INTEGER NOT NULL, started INTEGER NOT NULL) STRICT, "
+    "WITHOUT ROWID;",
     NULL,
 };

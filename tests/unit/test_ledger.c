@@ -179,7 +179,7 @@ static void test_not_ours(void **state) {
     check_refused(ERR_UNSUPPORTED, "use a newer unkai");
     touch("PRAGMA user_version = -1");
     check_refused(ERR_CORRUPT, "no version");
-    touch("PRAGMA user_version = 1");
+    touch("PRAGMA user_version = 2");
     snprintf(damage, sizeof damage, "dd if=/dev/zero of=%s bs=4096 seek=1 count=20 conv=notrunc status=none",
              path);
     assert_int_equal(system(damage), 0);
