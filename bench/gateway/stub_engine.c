@@ -123,6 +123,7 @@ static bool step(struct engine *g, struct sequence *s, int64_t now) {
     }
     event.completion_tokens = s->made;
     event.chip_ns = s->made * CHIP_NS;
+    event.prefill_ns = CHIP_NS;
     event.queued_ns = 1;
     event.first_token_ns = s->first != 0 ? s->first - s->submitted + 1 : 0;
     event.total_ns = now - s->submitted + 1;

@@ -63,6 +63,7 @@ struct settlement {
     uint64_t cached_tokens;     /* of the prompt */
     uint64_t completion_tokens; /* that the socket took */
     int64_t chip_ns, first_token_ns, total_ns;
+    int64_t prefill_ns; /* of chip_ns, what went before the first tokens */
     enum outcome outcome;
 };
 /* Charge what was delivered, give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. */

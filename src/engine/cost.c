@@ -94,3 +94,12 @@ double cost_predict(const struct cost *c, const struct cost_step *s) {
         ns += c->term[i] * x[i];
     return ns;
 }
+
+double cost_part(const struct cost *c, const struct cost_step *all, const struct cost_step *part) {
+    struct cost_step rows = {.rows = all->rows};
+    if (c->steps == 0)
+        return part->rows;
+    return cost_predict(c, &rows) * part->rows / all->rows + c->term[LOGITS] * part->logits +
+           c->term[DECODE_CONTEXT] * (double)part->decode_context +
+           c->term[PREFILL_CONTEXT] * (double)part->prefill_context;
+}

@@ -32,5 +32,8 @@ struct cost {                /* zeroed: nothing is known */
 void cost_learn(struct cost *c, const struct cost_step *s, double ns);
 /* Nanoseconds that it will take; 0: no step has been seen yet. */
 double cost_predict(const struct cost *c, const struct cost_step *s);
+/* What `part` of a step stands for in the cost of all of it: reading the weights and computing rows by its share of the rows, logits and context by its own. The parts of a
+ * step sum to what it costs. Rows, while no step has been seen. */
+double cost_part(const struct cost *c, const struct cost_step *all, const struct cost_step *part);
 
 #endif

@@ -72,7 +72,8 @@ struct engine_event {
     enum finish_reason reason;
     const struct error *error; /* FINISH_FAILED */
     uint32_t prompt_tokens, cached_tokens, completion_tokens;
-    int64_t chip_ns;                             /* chip time of this sequence's rows */
+    int64_t chip_ns;                             /* this sequence's part of the chip's time, */
+    int64_t prefill_ns;                          /* and of that, before its first token */
     int64_t queued_ns, first_token_ns, total_ns; /* since submit */
 };
 

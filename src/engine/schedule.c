@@ -386,14 +386,47 @@ static void lift_blocked(struct schedule *s) {
                 q->account->service = fmax(q->account->service, least);
 }
 
+/* Whose time the step was, for the books. Streams and prompts take it in the relation of what each would cost without the other: a row of a prompt beside many streams is cheap
+ * arithmetic, a stream's row reads the weights. Within both, each has its part of that cost. The parts sum to the step, to the nanosecond. */
+static void share_time(struct batch *b, int64_t ns) {
+    const struct cost *c = &b->model->cost;
+    struct cost_step part[BATCH_SEQUENCES], all[2] = {{0}};
+    const struct forward_row *row = b->row;
+    double total = 0, upto = 0;
+    int64_t given = 0;
+    for (uint32_t i = 0; i < b->sequences; i++) {
+        const struct sequence *q = b->sequence[i];
+        bool reads = q->tokens - q->computed > 1;
+        part[i] = (struct cost_step){.rows = q->rows};
+        for (uint32_t r = 0; r < q->rows; r++, row++) {
+            part[i].logits += row->want_logits;
+            *(reads ? &part[i].prefill_context : &part[i].decode_context) += row->position;
+        }
+        all[reads].rows += part[i].rows;
+        all[reads].logits += part[i].logits;
+        all[reads].prefill_context += part[i].prefill_context;
+        all[reads].decode_context += part[i].decode_context;
+    }
+    for (int i = 0; i < 2; i++)
+        total += all[i].rows != 0 ? cost_part(c, &all[i], &all[i]) : 0;
+    for (uint32_t i = 0; i < b->sequences; i++) {
+        struct sequence *q = b->sequence[i];
+        upto += cost_part(c, &all[q->tokens - q->computed > 1], &part[i]);
+        int64_t end = i + 1 == b->sequences ? ns : (int64_t)((double)ns * fmin(upto / total, 1));
+        q->chip_ns += end - given;
+        q->prefill_ns += q->completion == 0 ? end - given : 0;
+        given = end;
+    }
+}
+
 void schedule_charge(struct schedule *s, struct batch *b, int64_t now, int64_t ns) {
     static const struct cost_step many = {.rows = BATCH_PREFILL};
     struct pool_model *m = b->model;
     double row_ns = (double)ns / b->rows;
     s->steps++;
+    share_time(b, ns);
     for (uint32_t i = 0; i < b->sequences; i++) {
         struct sequence *q = b->sequence[i];
-        q->chip_ns += (int64_t)(row_ns * q->rows);
         q->account->service += row_ns * q->rows / q->account->weight;
         if (q->computed + q->rows >= q->tokens)
             q->waits_since = now;

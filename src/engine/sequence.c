@@ -205,6 +205,7 @@ static void send(struct sequence *s, struct engine_event *event) {
     event->cached_tokens = s->cached;
     event->completion_tokens = s->completion;
     event->chip_ns = s->chip_ns;
+    event->prefill_ns = s->prefill_ns;
     int64_t now = clock_mono_ns();
     event->queued_ns = (s->started_at ? s->started_at : now) - s->submitted;
     event->first_token_ns = s->first_token ? s->first_token - s->submitted : 0;

@@ -57,8 +57,9 @@ struct sequence {
     uint32_t cached;
     bool first_sent;
     uint64_t stuck; /* until so many steps have been made its next page was not there; 0: it was */
-    int64_t submitted, started_at, first_token, chip_ns;
-    int64_t waits_since; /* its last token, or when it came or its client caught up */
+    int64_t submitted, started_at, first_token;
+    int64_t chip_ns, prefill_ns; /* its part of the steps' time, all and before its first token */
+    int64_t waits_since;         /* its last token, or when it came or its client caught up */
 };
 
 /* Copies r. ERR_NO_MEMORY. */

@@ -33,7 +33,7 @@ struct choice {
     uint32_t taken;   /* were taken by the socket */
     uint32_t acked;   /* the engine was told */
     uint32_t prompt_tokens, cached_tokens;
-    int64_t chip_ns, first_token_ns, last_token_ns, total_ns;
+    int64_t chip_ns, prefill_ns, first_token_ns, last_token_ns, total_ns;
 };
 
 /* The response's bytes up to `end` bring the choice to `tokens`, and all choices to `total`. */

@@ -213,6 +213,7 @@ static void see_event(struct choice *ch, const struct engine_event *event) {
     ch->reason = event->reason;
     ch->prompt_tokens = event->prompt_tokens;
     ch->chip_ns = event->chip_ns;
+    ch->prefill_ns = event->prefill_ns;
     ch->first_token_ns = event->first_token_ns;
     ch->total_ns = event->total_ns;
     c->running--;
@@ -355,6 +356,7 @@ static void settle(struct completion *c) {
     for (uint32_t i = 0; i < c->choices; i++) {
         const struct choice *ch = &c->choice[i];
         s.chip_ns += ch->chip_ns;
+        s.prefill_ns += ch->prefill_ns;
         if (ch->first_token_ns > 0 && (s.first_token_ns == 0 || ch->first_token_ns < s.first_token_ns))
             s.first_token_ns = ch->first_token_ns;
         if (ch->total_ns > s.total_ns)

@@ -110,11 +110,35 @@ static void test_interrupted_step(void **state) {
     assert_knows(&c, s, 1, 0.3);
 }
 
+/* Whatever a step is cut into, its parts are what it costs. */
+static void test_parts(void **state) {
+    struct cost c = {0};
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        struct cost_step all = with_prompt(1 + draw(32), 1 + draw(200)), rest = all;
+        double sum = 0, whole = c.steps != 0 ? cost_predict(&c, &all) : all.rows;
+        while (rest.rows > 0) {
+            uint32_t rows = 1 + draw(rest.rows), logits = draw(rest.logits + 1);
+            uint64_t decoded = rest.decode_context / 2, read = rest.prefill_context / 3;
+            struct cost_step part = rest;
+            if (rows < rest.rows)
+                part = (struct cost_step){rows, logits, decoded, read};
+            sum += cost_part(&c, &all, &part);
+            rest.rows -= part.rows;
+            rest.logits -= part.logits;
+            rest.decode_context -= part.decode_context;
+            rest.prefill_context -= part.prefill_context;
+        }
+        assert_true(fabs(sum - whole) <= 1e-9 * whole);
+        see(&c, all, 1);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learns),           cmocka_unit_test(test_more_costs_more),
         cmocka_unit_test(test_machine_changes),  cmocka_unit_test(test_keeps_what_is_rare),
-        cmocka_unit_test(test_interrupted_step),
+        cmocka_unit_test(test_interrupted_step), cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

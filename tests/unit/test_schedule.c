@@ -61,9 +61,23 @@ static void drop(struct sequence *q) {
     sequence_unref(q);
 }
 
+static int64_t chip_ns(void) {
+    int64_t ns = 0;
+    for (int i = 0; i < MODELS; i++)
+        for (const struct sequence *q = w.model[i].first; q != NULL; q = q->next)
+            ns += q->chip_ns;
+    return ns;
+}
+
+static void charge_step(int64_t ns) {
+    int64_t before = chip_ns();
+    w.now += ns;
+    schedule_charge(&w.schedule, &w.batch, w.now, ns);
+    assert_int_equal(chip_ns() - before, ns); /* nobody's time is lost, and nobody's counted twice */
+}
+
 static void charge(void) {
-    w.now += STEP_NS;
-    schedule_charge(&w.schedule, &w.batch, w.now, STEP_NS);
+    charge_step(STEP_NS);
 }
 
 /* One step; which model's, or -1. Sequences grow by a token and stay when they are full. */
@@ -247,11 +261,58 @@ static void test_credit(void **state) {
     end();
 }
 
+/* The chip's time of a step beside a prompt: each takes it in the relation of what it would cost alone; before the first token it is prefill. */
+static void test_time_of_phases(void **state) {
+    struct sequence *stream[4];
+    int mixed = 0;
+    (void)state;
+    start(2000);
+    for (int i = 0; i < 4; i++)
+        stream[i] = add(0, 1, 10, 2000, 0);
+    for (int i = 0; i < 1500; i++) {
+        if (i % 50 == 49)
+            add(0, 2, 200, 1, 0);
+        assert_true(schedule_next(&w.schedule, &w.batch, w.now));
+        const struct batch *b = &w.batch;
+        int64_t before = stream[0]->chip_ns;
+        bool decodes = stream[0]->completion > 0, both = b->prefill_rows > 0 && b->rows > b->prefill_rows;
+        /* A row of anything costs a tenth of reading the weights, so four streams alone 14000. */
+        int64_t whole = 10000 + 1000 * (int64_t)b->rows;
+        charge_step(whole);
+        if (both && i > 1000) {
+            int64_t due = whole * 14000 / (14000 + 10000 + 1000 * b->prefill_rows) / 4;
+            mixed++;
+            assert_in_range(stream[0]->chip_ns - before, due * 9 / 10, due * 11 / 10);
+        }
+        for (uint32_t k = 0; k < b->sequences; k++) {
+            struct sequence *q = b->sequence[k];
+            sequence_advance(q, q->model->kv, q->rows);
+            if (q->computed == q->tokens && q->completion < q->max_tokens) {
+                q->token[q->tokens++] = 1;
+                q->completion++;
+            }
+            q->rows = 0;
+        }
+        if (decodes)
+            assert_true(stream[0]->prefill_ns < stream[0]->chip_ns);
+        for (struct sequence *q = w.model[0].first, *next; q != NULL; q = next) {
+            next = q->next;
+            if (q->completion < q->max_tokens)
+                continue;
+            assert_int_equal(q->prefill_ns, q->chip_ns);
+            drop(q);
+        }
+    }
+    assert_true(mixed > 0);
+    end();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocked_model),         cmocka_unit_test(test_blocked_account),
         cmocka_unit_test(test_memory_between_models), cmocka_unit_test(test_not_in_memory),
         cmocka_unit_test(test_short_and_long),        cmocka_unit_test(test_credit),
+        cmocka_unit_test(test_time_of_phases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
