@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/address.h"
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -220,15 +221,72 @@ static void test_seal(void **state) {
     seal_free(NULL);
 }
 
+static void test_address(void **state) {
+    static const struct {
+        const char *network, *inside, *outside;
+    } table[] = {
+        {"10.0.0.0/8", "10.255.0.1", "11.0.0.0"},
+        {"192.0.2.7", "192.0.2.7", "192.0.2.6"},
+        {"192.0.2.6/31", "192.0.2.7", "192.0.2.8"},
+        {"0.0.0.0/0", "255.255.255.255", "::1"},
+        {"2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::"},
+        {"::1/128", "::1", "::"},
+        {"10.0.0.0/8", "::ffff:10.1.2.3", "::10.1.2.3"}, /* as a socket of both families tells it */
+    };
+    static const char *const bad[] = {"",
+                                      "/",
+                                      "10.0.0.0/33",
+                                      "10.0.0.1/8",
+                                      "10.0.0.0/",
+                                      "10.0.0.0/8/8",
+                                      "10.0.0.0/-1",
+                                      "10.0.0.0/08888",
+                                      "1.2.3",
+                                      "host",
+                                      "::/129",
+                                      "1.2.3.4:80",
+                                      "[::1]",
+                                      "fe80::1%eth0",
+                                      "::1/127"};
+    static const char *const inside[] = {
+        "127.0.0.1",   "10.1.2.3",        "172.31.0.1",   "192.168.1.1",     "169.254.169.254",
+        "100.64.0.1",  "0.0.0.0",         "224.0.0.1",    "255.255.255.255", "::",
+        "::1",         "fe80::1",         "fd00::1",      "ff02::1",         "::ffff:127.0.0.1",
+        "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"};
+    static const char *const outside[] = {"8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111",
+                                          "::ffff:8.8.8.8"};
+    char text[ADDRESS_TEXT_BYTES];
+    struct address a;
+    struct network n;
+    struct error e;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct buf out = {0};
+        assert_int_equal(network_parse(str_from(table[i].network), &n, &e), 0);
+        assert_true(address_parse(str_from(table[i].inside), &a) && network_has(&n, &a));
+        assert_true(address_parse(str_from(table[i].outside), &a) && !network_has(&n, &a));
+        network_write(&out, &n);
+        if (strcmp(table[i].network, "::1/128") != 0)
+            assert_string_equal(out.p, table[i].network);
+        buf_free(&out);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(network_parse(str_from(bad[i]), &n, &e), ERR_INVALID);
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
+        assert_true(address_parse(str_from(inside[i]), &a) && !address_public(&a));
+    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
+        assert_true(address_parse(str_from(outside[i]), &a) && address_public(&a));
+    assert_true(address_parse(STR("2001:DB8:0::1"), &a));
+    address_write(&a, text);
+    assert_string_equal(text, "2001:db8::1");
+    assert_false(address_parse(((struct str){"1.2.3.4\0", 8}), &a));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json_round_trip),
-        cmocka_unit_test(test_json_refuses),
-        cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_buf_limit),
-        cmocka_unit_test(test_buf_text),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_address),      cmocka_unit_test(test_json_round_trip),
+        cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_buf_limit),    cmocka_unit_test(test_buf_text),
+        cmocka_unit_test(test_arena),        cmocka_unit_test(test_hash),
         cmocka_unit_test(test_seal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
