@@ -104,6 +104,8 @@ void cloud_close(struct cloud *c) {
     journal_stop(c);
     store_close(c->store);
     memory_free(c);
+    for (struct answer *a; (a = cloud_take_answer(c)) != NULL;)
+        answer_free(a);
     if (c->lock_file >= 0)
         close(c->lock_file);
     pthread_mutex_destroy(&c->lock);
@@ -234,6 +236,7 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     h->at = clock_wall_ns();
     h->prompt = a->prompt_tokens;
     h->most = a->max_completion_tokens;
+    h->answer = a->answer;
     snprintf(h->id, sizeof h->id, "%s", a->request_id);
     memcpy(h->model, a->model.p, a->model.n);
     pthread_mutex_lock(&c->lock);

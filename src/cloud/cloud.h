@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/hash.h"
 
 #include <stdint.h>
 
@@ -37,6 +38,38 @@ int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, 
 /* Make sure the model has a price version (price 0 with a warning in the log when nobody set one). */
 int cloud_know_model(struct cloud *c, const char *model, struct error *e);
 
+/* ---- Idempotency-Key: under one key of a tenant one request at most is charged, and its answer is kept for those that ask again (docs/books.md) ---- */
+
+enum { ANSWER_DAYS = 32 };
+
+/* What stands under a key, if not the HTTP status of an answer that is kept. */
+enum answer_status {
+    ANSWER_NONE = -1,   /* nothing: the key is new, or what ran under it was charged for nothing */
+    ANSWER_RUNNING = 0, /* a request that has not ended */
+    ANSWER_SPENT = 1    /* it was charged for what was sent, and there is no whole answer */
+};
+
+/* A key and what stands under it. The caller's, but the books' from cloud_find_answer, and from cloud_settle of a hold that was admitted with it, until
+ * cloud_take_answer gives it back. */
+struct answer {
+    int64_t tenant;
+    struct hash key, body; /* of the key; of all that makes a request another one */
+    int status;            /* an enum answer_status, or of HTTP */
+    bool same;             /* what was found has this body */
+    char type[48];         /* of the content */
+    struct buf bytes;
+    int rc; /* ERR_UNAVAILABLE: the books could not be read, or written */
+    void *user;
+    struct answer *next; /* of those that the books give back */
+};
+void answer_free(struct answer *a);
+/* Have the books look what stands under the key. Does not wait: on_durable tells that cloud_take_answer has something. */
+int cloud_find_answer(struct cloud *c, struct answer *a, struct error *e);
+/* The next one that was found, or written by a settlement; NULL: no more. */
+struct answer *cloud_take_answer(struct cloud *c);
+
+/* ---- a request ---- */
+
 struct hold; /* credit set aside for one request (all of its choices) */
 
 struct admission {
@@ -45,6 +78,8 @@ struct admission {
     char request_id[64];            /* made by the server, unique: the transfer's id derives from it */
     uint64_t prompt_tokens;         /* counted once even with several choices */
     uint64_t max_completion_tokens; /* of all choices together */
+    struct answer
+        *answer; /* NULL, or the key it runs under, which the hold and the settlement write with themselves */
 };
 /* Place a hold for the worst case at the price of now. ERR_CREDIT: a prepaid tenant has too little left (text says how much is
  * missing); ERR_BUSY: over the tenant's limit of concurrent requests or holds. The hold is queued for the journal before this returns. */
@@ -66,7 +101,8 @@ struct settlement {
     int64_t prefill_ns; /* of chip_ns, what went before the first tokens */
     enum outcome outcome;
 };
-/* Charge what was delivered, give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. */
+/* Charge what was delivered, give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. What the status of the
+ * hold's answer says is written in the same transaction. */
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
 
 /* The database has failed: nothing is admitted, and no hold becomes durable any more, until the process is started again. */

@@ -53,7 +53,7 @@ struct price_row {
 };
 
 /* What the writer has to do. A hold's three entries are part of it, so that the token path allocates nothing. */
-enum entry_kind { ENTRY_HOLD, ENTRY_SENT, ENTRY_SETTLE, ENTRY_CALL };
+enum entry_kind { ENTRY_HOLD, ENTRY_SENT, ENTRY_SETTLE, ENTRY_FIND, ENTRY_CALL };
 struct entry {
     enum entry_kind kind;
     bool queued;
@@ -78,7 +78,8 @@ struct hold {
     bool ended; /* its settlement is queued behind what was sent, and says as much */
     struct settlement settlement;
     amount charge;
-    int64_t remainder; /* the tenant's, after the charge */
+    int64_t remainder;     /* the tenant's, after the charge */
+    struct answer *answer; /* NULL, or the key it runs under */
 };
 
 /* Run on the writer's thread, in a transaction of its own. */
@@ -114,6 +115,7 @@ struct cloud {
     struct tenant *charged; /* the writer's */
     struct revenue *revenues;
     struct control *control;
+    struct answer *answers; /* that nobody has taken back yet */
 };
 
 /* ---- memory.c: the mirror ---- */
@@ -144,6 +146,15 @@ int ledger_add(struct store *s, int64_t account, amount value, struct error *e);
 int ledger_account(struct store *s, const char *name, const char *currency, int64_t *id, struct error *e);
 /* Check everything; what is wrong is appended to `wrong` as JSON strings, separated by commas; *checked counts transfers. live: a server runs, requests may be open. */
 int ledger_verify(struct store *s, bool live, struct buf *wrong, int64_t *checked, struct error *e);
+
+/* ---- idempotency.c: on the writer's thread ---- */
+int answer_write_running(struct store *s, const struct hold *h, struct error *e);
+int answer_write_end(struct store *s, const struct hold *h, struct error *e);
+/* A crash cut the request off: its key is spent when anything is charged, else it is free again. */
+int answer_recover(struct store *s, struct str request, bool charged, struct error *e);
+int find_run(struct store *s, struct entry *entry, struct error *e);
+void find_done(struct cloud *c, struct entry *entry, bool durable);
+void answer_give_back(struct cloud *c, struct answer *a, bool durable);
 
 /* ---- journal.c: the writer ---- */
 int journal_start(struct cloud *c, struct error *e);

@@ -32,7 +32,8 @@ static int write_hold(struct store *s, const struct hold *h, struct error *e) {
     query_int(q, 7, (int64_t)h->prompt);
     query_int(q, 8, (int64_t)h->most);
     query_int(q, 9, h->held);
-    return query_run(q, e);
+    rc = query_run(q, e);
+    return rc != 0 || h->answer == NULL ? rc : answer_write_running(s, h, e);
 }
 
 static int write_sent(struct store *s, const struct hold *h, struct error *e) {
@@ -137,6 +138,8 @@ static int write_charge(struct cloud *c, const struct hold *h, struct error *e) 
                          .charge = h->charge,
                          .s = h->settlement};
     rc = write_settlement(c->store, &w, &again, e);
+    if (rc == 0 && h->answer != NULL)
+        rc = answer_write_end(c->store, h, e);
     if (rc != 0 || again)
         return rc;
     if (!t->charged) {
@@ -178,6 +181,8 @@ static struct hold *hold_of(struct entry *entry) {
 }
 
 static int write_entry(struct cloud *c, struct entry *entry, struct error *e) {
+    if (entry->kind == ENTRY_FIND)
+        return find_run(c->store, entry, e);
     struct hold *h = hold_of(entry);
     if (entry->kind == ENTRY_HOLD)
         return write_hold(c->store, h, e);
@@ -219,13 +224,20 @@ static void group_done(struct cloud *c, struct entry *group, bool durable) {
     pthread_mutex_unlock(&c->lock);
     for (struct entry *i = group, *beside; i != NULL; i = beside) {
         beside = i->beside;
+        if (i->kind == ENTRY_FIND) {
+            find_done(c, i, durable);
+            continue;
+        }
         struct hold *h = hold_of(i);
-        if (i->kind == ENTRY_HOLD)
+        if (i->kind == ENTRY_HOLD) {
             atomic_store(&h->durable, durable);
-        else if (i->kind == ENTRY_SETTLE)
+        } else if (i->kind == ENTRY_SETTLE) {
+            if (h->answer != NULL)
+                answer_give_back(c, h->answer, durable);
             free(h);
-        else if (durable)
+        } else if (durable) {
             atomic_store(&h->durable_sent, h->writing_sent);
+        }
     }
 }
 
@@ -387,6 +399,7 @@ static int recover_one(struct store *s, struct error *e) {
     }
     if ((rc = find_revenue(s, currency, &w.revenue, e)) != 0 ||
         (rc = write_settlement(s, &w, &again, e)) != 0 ||
+        (rc = answer_recover(s, w.id, w.s.completion_tokens > 0, e)) != 0 ||
         (rc = write_remainder(s, w.account, remainder, e)) != 0)
         return rc;
     if (!again && ((rc = ledger_add(s, w.account, -w.charge, e)) != 0 ||

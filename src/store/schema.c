@@ -79,8 +79,9 @@ const char *const schema_migrations[] = {
     "CREATE TABLE idempotency (tenant INTEGER NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, request TEXT "
     "NOT NULL,"
     " at INTEGER NOT NULL, status INTEGER NOT NULL, type TEXT NOT NULL, answer BLOB NOT NULL,"
-    " PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;" /* key, body: hashes; status 0: still running */
+    " PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;" /* key, body: hashes; status: enum answer_status, or of HTTP */
     "CREATE INDEX idempotency_at ON idempotency (at);"
+    "CREATE INDEX idempotency_running ON idempotency (request) WHERE status = 0;"
     "CREATE TABLE webhook (id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, url TEXT NOT NULL, secret BLOB "
     "NOT NULL,"
     " events TEXT NOT NULL, created INTEGER NOT NULL, disabled INTEGER NOT NULL) STRICT;" /* tenant 0: of the operator */
