@@ -344,38 +344,47 @@ static int price_list(struct cloud *c, const struct json *args, struct buf *out,
 
 /* ---- the table ---- */
 
+static const struct operation_row operations[] = {
+    {"tenant.create", tenant_create, false},
+    {"tenant.show", tenant_show, false},
+    {"tenant.list", tenant_list, false},
+    {"tenant.credit", tenant_credit, false},
+    {"key.create", key_create, false},
+    {"key.list", key_list, false},
+    {"key.revoke", key_revoke, false},
+    {"price.set", price_set, false},
+    {"price.list", price_list, false},
+    {"usage", report_usage, false},
+    {"ledger.verify", report_verify, false},
+    {"ledger.list", report_ledger, false},
+    {NULL},
+};
+
 struct operation {
     struct cloud *cloud;
     const struct json *args;
     struct buf *out;
-    int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+    const struct operation_row *row;
 };
 
 static int run_operation(struct cloud *c, void *context, struct error *e) {
     struct operation *o = context;
-    return o->run(c, o->args, o->out, e);
+    return o->row->run(c, o->args, o->out, e);
 }
 
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e) {
-    static const struct {
-        const char *name;
-        int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
-    } table[] = {
-        {"tenant.create", tenant_create}, {"tenant.show", tenant_show},     {"tenant.list", tenant_list},
-        {"tenant.credit", tenant_credit}, {"key.create", key_create},       {"key.list", key_list},
-        {"key.revoke", key_revoke},       {"price.set", price_set},         {"price.list", price_list},
-        {"usage", report_usage},          {"ledger.verify", report_verify}, {"ledger.list", report_ledger},
-    };
+    const struct operation_row *tables[] = {operations};
     struct str name = json_as_str(json_get(request, "op"));
     struct operation o = {.cloud = c, .args = request, .out = out};
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (str_is(name, table[i].name))
-            o.run = table[i].run;
-    if (o.run == NULL)
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        for (const struct operation_row *row = tables[i]; row->name != NULL; row++)
+            if (str_is(name, row->name))
+                o.row = row;
+    if (o.row == NULL)
         return error_set(e, ERR_UNSUPPORTED,
                          "this server does not know the operation; is it of another version?");
     size_t start = out->n;
-    int rc = journal_call(c, run_operation, &o, e);
+    int rc = o.row->pieces ? o.row->run(c, request, out, e) : journal_call(c, run_operation, &o, e);
     if (rc == 0 && out->failed)
         rc = error_set(e, ERR_NO_MEMORY, "no memory for the answer");
     if (rc != 0)

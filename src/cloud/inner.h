@@ -166,6 +166,12 @@ int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, str
 int journal_recover(struct cloud *c, struct error *e);
 
 /* ---- admin.c: the operations behind the commands ---- */
+struct operation_row {
+    const char *name;
+    int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+    bool
+        pieces; /* it reads for long: runs on its caller's thread, and itself calls the writer for a piece at a time */
+};
 /* request: {"op": "tenant.create", ...}. Appends one JSON value. */
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
 
