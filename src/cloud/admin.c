@@ -69,8 +69,8 @@ static int add_credit(struct cloud *c, struct tenant *t, amount value, const cha
     if (value > INT64_MAX / 4 || t->balance > INT64_MAX / 4)
         return error_param(e, ERR_INVALID, "amount", "the credit is too large");
     snprintf(funding, sizeof funding, "funding:%s", t->currency);
-    int rc = ledger_account(c->store, funding, t->currency, &transfer.debit, e);
-    if (rc != 0 || (rc = ledger_transfer(c->store, &transfer, &again, e)) != 0 || again)
+    int rc = ledger_account(&c->ledger, funding, t->currency, &transfer.debit, e);
+    if (rc != 0 || (rc = ledger_transfer(&c->ledger, &transfer, &again, e)) != 0 || again)
         return rc;
     pthread_mutex_lock(&c->lock);
     t->balance += value;
@@ -99,7 +99,7 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     memcpy(t.name, name.p, name.n);
     memcpy(t.currency, currency.p, 3);
     snprintf(account, sizeof account, "tenant:%s", t.name);
-    if ((rc = ledger_account(c->store, account, t.currency, &t.account, e)) != 0 ||
+    if ((rc = ledger_account(&c->ledger, account, t.currency, &t.account, e)) != 0 ||
         (rc = store_query(c->store, &q,
                           "INSERT INTO tenant (name, currency, account, max_concurrent, created)"
                           " VALUES ($1, $2, $3, $4, $5) RETURNING id",

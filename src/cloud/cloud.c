@@ -62,6 +62,9 @@ static int take_lock(struct cloud *c, struct error *e) {
 
 static int open_books(struct cloud *c, struct error *e) {
     int rc = store_open(&c->store, c->folder, e);
+    c->ledger.store = c->store;
+    if (rc == 0)
+        rc = ledger_start(&c->ledger, e);
     if (rc == 0)
         rc = journal_recover(c, e);
     if (rc == 0)
@@ -102,6 +105,7 @@ void cloud_close(struct cloud *c) {
         return;
     control_stop(c);
     journal_stop(c);
+    ledger_end(&c->ledger);
     store_close(c->store);
     memory_free(c);
     for (struct answer *a; (a = cloud_take_answer(c)) != NULL;)

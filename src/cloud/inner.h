@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "cloud/cloud.h"
+#include "cloud/ledger.h"
 #include "cloud/money.h"
 #include "store/store.h"
 
@@ -96,7 +97,8 @@ struct cloud {
     char folder[4000];
     int lock_file;
     struct store *store;
-    struct hash secret; /* of the key hashes */
+    struct ledger ledger; /* the writer's, of that store */
+    struct hash secret;   /* of the key hashes */
     void (*on_durable)(void *context);
     void *context;
 
@@ -127,25 +129,6 @@ struct price_row *memory_price(struct cloud *c, struct str model, const char *cu
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
 int memory_add_key(struct cloud *c, const struct key *k, struct error *e);
 int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e);
-
-/* ---- ledger.c: on the writer's thread ---- */
-
-/* Move value from one account to another. The same id with the same content is the same transfer (and 0 is returned with *again set); with other content ERR_CONFLICT. */
-struct transfer {
-    struct str id, kind;
-    int64_t debit, credit; /* accounts: debit's balance falls, credit's rises */
-    amount value;
-    int64_t at;
-};
-int ledger_transfer(struct store *s, const struct transfer *t, bool *again, struct error *e);
-/* Its two halves: the transfer with its postings, and what these add to an account's balance. Whoever records many transfers in one transaction adds once an account,
- * before the commit. */
-int ledger_record(struct store *s, const struct transfer *t, bool *again, struct error *e);
-int ledger_add(struct store *s, int64_t account, amount value, struct error *e);
-/* The account of that name, made when absent. */
-int ledger_account(struct store *s, const char *name, const char *currency, int64_t *id, struct error *e);
-/* Check everything; what is wrong is appended to `wrong` as JSON strings, separated by commas; *checked counts transfers. live: a server runs, requests may be open. */
-int ledger_verify(struct store *s, bool live, struct buf *wrong, int64_t *checked, struct error *e);
 
 /* ---- idempotency.c: on the writer's thread ---- */
 int answer_write_running(struct store *s, const struct hold *h, struct error *e);

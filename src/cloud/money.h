@@ -5,6 +5,7 @@
 #include "cloud/cloud.h"
 
 enum { AMOUNT_DIGITS = 9, PRICE_DIGITS = 12 };
+enum { RATE_ONE = 1000000000 }; /* a currency in itself */
 
 /* "12.5" with `digits` decimals to 12.5 * 10^digits. ERR_INVALID when it is no plain non-negative decimal number, has more decimals than fit, or is too large. */
 int money_parse(int64_t *out, struct str text, int digits, struct error *e);

@@ -82,15 +82,44 @@ int report_usage(struct cloud *c, const struct json *args, struct buf *out, stru
     return rc;
 }
 
+/* root: 64 hexadecimal digits, as an earlier verification gave it out. */
+static int parse_root(struct hash *out, struct str text, struct error *e) {
+    bool good = text.n == HASH_HEX;
+    *out = (struct hash){0};
+    for (size_t i = 0; good && i < HASH_HEX; i++) {
+        char digit = text.p[i];
+        int value = digit >= '0' && digit <= '9'   ? digit - '0'
+                    : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10
+                                                   : -1;
+        good = value >= 0;
+        out->byte[i / 2] |= (uint8_t)((value & 15) << (i % 2 ? 0 : 4));
+    }
+    return good ? 0 : error_param(e, ERR_INVALID, "root", "a root is %d hexadecimal digits", HASH_HEX);
+}
+
 int report_verify(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct buf wrong = {0};
-    int64_t checked = 0;
+    struct verification v = {0};
+    struct hash known;
+    char root[HASH_HEX + 1];
+    struct str text = json_as_str(json_get(args, "root"));
+    int rc = text.n > 0 ? parse_root(&known, text, e) : 0;
+    if (rc != 0)
+        return rc;
+    v.known = text.n > 0 ? &known : NULL;
     pthread_mutex_lock(&c->lock);
-    bool live = c->stats.open_holds > 0;
+    v.live = c->stats.open_holds > 0;
     pthread_mutex_unlock(&c->lock);
-    int rc = ledger_verify(c->store, live, &wrong, &checked, e);
-    buf_printf(out, "{\"ok\":%s,\"transfers\":%lld,\"wrong\":[", wrong.n ? "false" : "true",
-               (long long)checked);
+    rc = ledger_verify(&c->ledger, &v, &wrong, e);
+    if (v.known != NULL && v.known_at == 0)
+        buf_printf(&wrong, "%s\"the books do not contain the root %.*s\"", wrong.n ? "," : "", (int)text.n,
+                   text.p);
+    hash_hex(&v.root, root);
+    buf_printf(out, "{\"ok\":%s,\"transfers\":%lld,\"root\":\"%s\"", wrong.n ? "false" : "true",
+               (long long)v.transfers, root);
+    if (v.known_at > 0)
+        buf_printf(out, ",\"root_at\":%lld", (long long)v.known_at);
+    buf_text(out, ",\"wrong\":[");
     buf_str(out, buf_view(&wrong));
     buf_text(out, "]}");
     buf_free(&wrong);

@@ -32,6 +32,7 @@ const char *const schema_migrations[] = {
     "CREATE INDEX request_open ON request (state) WHERE state = 'open';",
     /* 2: the chain over the journal, pending transfers, periods, roll-ups, limits, idempotency, billing, the owner's assets, administration.
      * Written in words that PostgreSQL takes too once its driver has replaced the types; see store.h. */
+    "DROP TABLE posting;"
     "ALTER TABLE account ADD COLUMN pending_debit INTEGER NOT NULL DEFAULT 0;" /* what pending transfers and holds may still take */
     "ALTER TABLE account ADD COLUMN pending_credit INTEGER NOT NULL DEFAULT 0;" /* and bring */
     "ALTER TABLE account ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;"          /* enum account_flag */
@@ -41,6 +42,8 @@ const char *const schema_migrations[] = {
     "ALTER TABLE transfer ADD COLUMN period INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE transfer ADD COLUMN note TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE transfer ADD COLUMN hash BLOB NOT NULL DEFAULT x'';" /* of this row, what it settles, and the hash before */
+    "CREATE VIEW posting AS SELECT seq AS transfer, debit AS account, -amount AS amount FROM transfer"
+    " WHERE phase IN (0, 2) UNION ALL SELECT seq, credit, amount FROM transfer WHERE phase IN (0, 2);"
     "CREATE INDEX transfer_about ON transfer (about) WHERE about <> '';"
     "CREATE TABLE pending (transfer INTEGER PRIMARY KEY REFERENCES transfer(seq), expires INTEGER NOT NULL) "
     "STRICT;" /* open ones alone */

@@ -298,7 +298,7 @@ enum { AHEAD = 1024, UNJOURNALLED = 32 };
 /* Send what may be sent, and expect that to be `most` at last. */
 static void send_up_to(struct hold *h, uint64_t *sent, uint64_t most) {
     for (int i = 0; i < 5000 && *sent < most; i++) {
-        while (*sent < cloud_may_send(h))
+        while (*sent < most && *sent < cloud_may_send(h))
             cloud_sent(h, ++*sent, 0);
         if (*sent < most)
             usleep(1000);

@@ -4,6 +4,7 @@
 #include "cloud/control.h"
 
 #include "base/json.h"
+#include "store/schema.h"
 
 #include <setjmp.h>
 #include <sqlite3.h>
@@ -89,28 +90,33 @@ static void touch(const char *sql) {
     sqlite3_close(db);
 }
 
+#define ONLY_HEAD "\"wrong\":[\"the journal does not end where its head says: "
+#define ONLY_CHAIN "\"wrong\":[\"the chain breaks at transfer: "
+
 static void test_touched(void **state) {
     static const struct {
         const char *sql, *says;
     } table[] = {
-        {"UPDATE posting SET amount = amount + 1 WHERE transfer = 1 AND amount > 0", "do not balance"},
-        {"UPDATE posting SET amount = 9223372036854775807 WHERE amount > 0", "is not the sum"},
-        {"UPDATE posting SET account = 4 WHERE transfer = 1 AND amount > 0", "are not its amount"},
-        {"DELETE FROM posting WHERE transfer = 3", "without postings"},
         {"UPDATE account SET balance = balance + 1 WHERE name = 'tenant:t'", "is not the sum"},
         {"UPDATE account SET balance = balance + 4294967296 WHERE name = 'tenant:t'", "is not the sum"},
         {"UPDATE account SET remainder = remainder + 1 WHERE name = 'tenant:t'",
          "a tenant's charges are not what its requests cost: t"},
         {"UPDATE account SET remainder = 1 WHERE name = 'tenant:u'",
          "a tenant's charges are not what its requests cost: u"},
-        {"UPDATE transfer SET amount = amount + 1 WHERE seq = 1", "are not its amount"},
-        {"DELETE FROM transfer WHERE seq = 1", "belongs to nothing: posting"},
-        {"DELETE FROM transfer WHERE seq = 2; DELETE FROM posting WHERE transfer = 2;"
+        {"UPDATE transfer SET amount = amount + 1 WHERE seq = 1", "is not the sum of its postings: tenant:t"},
+        {"UPDATE transfer SET amount = amount + 1 WHERE seq = 1",
+         "[\"the chain breaks at transfer: 1, opening:1\","},
+        {"UPDATE transfer SET amount = 9223372036854775807", "is not the sum"},
+        {"UPDATE transfer SET credit = 3 WHERE seq = 1", "is not the sum of its postings: tenant:u"},
+        {"UPDATE transfer SET credit = 99 WHERE seq = 1", "belongs to nothing: transfer opening:1"},
+        {"UPDATE transfer SET phase = 1 WHERE seq = 1", "is not the sum of its postings: tenant:t"},
+        {"UPDATE tenant SET account = 99 WHERE name = 'u'", "belongs to nothing: tenant u"},
+        {"DELETE FROM transfer WHERE seq = 1", "a transfer is missing: 1"},
+        {"DELETE FROM transfer WHERE seq = 2;"
          "UPDATE account SET balance = 0 WHERE name = 'tenant:u';"
          "UPDATE account SET balance = balance + 10000000000 WHERE name = 'funding:JPY'",
          "a transfer is missing: 2"},
-        {"DELETE FROM transfer WHERE id = 'settle:full'; DELETE FROM posting WHERE transfer = 4",
-         "without its settlement: full"},
+        {"DELETE FROM transfer WHERE id = 'settle:full'", "without its settlement: full"},
         {"DELETE FROM request WHERE id = 'full'", "without its request: settle:full"},
         {"UPDATE request SET charge = charge - 1 WHERE id = 'full'", "without its settlement: full"},
         {"UPDATE request SET tenant = 2 WHERE id = 'full'", "without its settlement: full"},
@@ -125,6 +131,19 @@ static void test_touched(void **state) {
         {"UPDATE price SET output = output + 1000000000", "not what its request cost: full"},
         {"UPDATE price SET output = output + 1", "a tenant's charges are not what its requests cost: t"},
         {"UPDATE request SET hold = charge - 1 WHERE id = 'full'", "above its hold: full"},
+        /* What adds up all the same: the chain alone sees it. */
+        {"UPDATE transfer SET amount = amount + 1 WHERE seq = 2; UPDATE account SET balance = balance + 1"
+         " WHERE name = 'tenant:u'; UPDATE account SET balance = balance - 1 WHERE name = 'funding:JPY'",
+         ONLY_CHAIN "2, opening:2\"]"},
+        {"UPDATE transfer SET at = at + 1 WHERE seq = 2", ONLY_CHAIN "2, opening:2\"]"},
+        {"UPDATE transfer SET id = 'opening:9' WHERE seq = 2", ONLY_CHAIN "2, opening:9\"]"},
+        {"UPDATE transfer SET note = 'a gift' WHERE seq = 2", ONLY_CHAIN "2, opening:2\"]"},
+        {"UPDATE transfer SET hash = x'' WHERE seq = 3", ONLY_CHAIN "3, credit:1:"},
+        {"UPDATE request SET chip_ns = 1 WHERE id = 'full'", ONLY_CHAIN "4, settle:full\"]"},
+        {"UPDATE request SET model = 'other' WHERE id = 'full'", ONLY_CHAIN "4, settle:full\"]"},
+        {"UPDATE request SET key = 2 WHERE id = 'empty'", ONLY_CHAIN "5, settle:empty\"]"},
+        {"UPDATE book SET seq = 8", ONLY_HEAD "8\"]"},
+        {"UPDATE book SET hash = zeroblob(32)", ONLY_HEAD "7\"]"},
     };
     char good[100], back[250];
     struct buf answer = {0};
@@ -132,7 +151,8 @@ static void test_touched(void **state) {
     make_books();
     must("{\"op\":\"tenant.list\"}");
     assert_int_equal(ask("{\"op\":\"ledger.verify\"}", &answer, &e), 0);
-    assert_string_equal(answer.p, "{\"ok\":true,\"transfers\":7,\"wrong\":[]}");
+    assert_non_null(strstr(answer.p, "{\"ok\":true,\"transfers\":7,\"root\":\""));
+    assert_non_null(strstr(answer.p, "\"wrong\":[]}"));
     snprintf(good, sizeof good, "%s.good", path);
     snprintf(back, sizeof back, "cp %s %s", path, good);
     assert_int_equal(system(back), 0);
@@ -146,6 +166,75 @@ static void test_touched(void **state) {
         assert_int_equal(system(back), 0);
     }
     buf_free(&answer);
+}
+
+static void get_root(char root[65]) {
+    struct buf answer = {0};
+    struct error e = {0};
+    assert_int_equal(ask("{\"op\":\"ledger.verify\"}", &answer, &e), 0);
+    const char *at = strstr(answer.p, "\"root\":\"");
+    assert_non_null(at);
+    snprintf(root, 65, "%.64s", at + 8);
+    buf_free(&answer);
+}
+
+static void expect_verify(const char *root, const char *says) {
+    char request[150];
+    struct buf answer = {0};
+    struct error e = {0};
+    snprintf(request, sizeof request, "{\"op\":\"ledger.verify\",\"root\":\"%s\"}", root);
+    assert_int_equal(ask(request, &answer, &e), 0);
+    if (strstr(answer.p, says) == NULL)
+        fail_msg("%s: %s", says, answer.p);
+    buf_free(&answer);
+}
+
+/* Books that were written anew from a changed row on have a sound chain of their own: only a root that was kept elsewhere tells. */
+static void test_kept_root(void **state) {
+    char root[65], later[65];
+    struct buf answer = {0};
+    struct error e = {0};
+    make_books();
+    get_root(root);
+    must("{\"op\":\"tenant.credit\",\"name\":\"u\",\"amount\":\"1\"}");
+    get_root(later);
+    assert_string_not_equal(root, later);
+    expect_verify(root, "{\"ok\":true,\"transfers\":8,");
+    expect_verify(root, "\"root_at\":7,");
+    expect_verify(later, "\"root_at\":8,");
+    assert_int_equal(ask("{\"op\":\"ledger.verify\",\"root\":\"12\"}", &answer, &e), ERR_INVALID);
+    touch("DELETE FROM transfer WHERE seq = 8; UPDATE account SET balance = balance - 1000000000 WHERE"
+          " name = 'tenant:u'; UPDATE account SET balance = balance + 1000000000 WHERE name = 'funding:JPY'");
+    expect_verify(root, ONLY_HEAD "8\"]");
+    touch("UPDATE book SET seq = 7, hash = (SELECT hash FROM transfer WHERE seq = 7)");
+    expect_verify(root, "{\"ok\":true,\"transfers\":7,");
+    expect_verify(later, "[\"the books do not contain the root ");
+    touch("UPDATE transfer SET note = 'a gift', hash = x'' WHERE seq = 2; UPDATE transfer SET hash = x'';"
+          "DELETE FROM book; DELETE FROM period"); /* the next start chains them */
+    expect_verify(root, "\"ok\":false");
+    expect_verify(root, "[\"the books do not contain the root ");
+    buf_free(&answer);
+}
+
+/* Books of the first version, with transfers and a request that is open: they get their chain, periods and holds, and go on. */
+static void test_first_version(void **state) {
+    char root[65];
+    touch(schema_migrations[0]);
+    touch(
+        "PRAGMA user_version = 1;"
+        "INSERT INTO account VALUES (1, 'tenant:t', 'JPY', 9999999000, 7), (2, 'funding:JPY', 'JPY',"
+        " -10000000000, 0), (3, 'revenue:JPY', 'JPY', 1000, 0);"
+        "INSERT INTO tenant VALUES (1, 't', 'JPY', 1, 256, 1);"
+        "INSERT INTO price VALUES (1, 'm', 'JPY', 1000007, 500, 2000, 1);"
+        "INSERT INTO request VALUES ('a', 1, 1, 'm', 1, 1764000000000000000, 1, 10, 2000, 0, 0, 'done', 1000,"
+        " 5, 6, 7), ('b', 1, 1, 'm', 1, 1764000000000000000, 3, 10, 5000, 2, 1, 'open', 0, 0, 0, 0);"
+        "INSERT INTO transfer VALUES (1, 'opening:1', 1761900000000000000, 'credit', 2, 1, 10000000000),"
+        " (2, 'settle:a', 1764000000000000000, 'settle', 1, 3, 1000);"
+        "INSERT INTO posting VALUES (1, 2, -10000000000), (1, 1, 10000000000), (2, 1, -1000), (2, 3, 1000)");
+    get_root(root); /* and recovery */
+    expect_verify(root, "{\"ok\":true,\"transfers\":3,");
+    touch("UPDATE transfer SET amount = amount + 1 WHERE seq = 1");
+    expect_verify(root, "the chain breaks at transfer: 1, opening:1");
 }
 
 /* A prompt that was not due is not on the bill, so it is not in the sums either. */
@@ -210,6 +299,8 @@ static void test_one_hand(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_touched, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_kept_root, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_first_version, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_usage, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_not_ours, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_one_hand, fresh_folder, remove_folder),
