@@ -10,6 +10,7 @@ void error_write(struct error *e, enum err code, const char *param, const char *
     if (e == NULL)
         return;
     e->code = code;
+    e->wait_ns = 0;
     snprintf(e->param, sizeof e->param, "%s", param);
     va_start(args, format);
     vsnprintf(e->text, sizeof e->text, format, args);

@@ -3,6 +3,8 @@
 #ifndef BASE_ERROR_H
 #define BASE_ERROR_H
 
+#include <stdint.h>
+
 enum err {
     ERR_OK = 0,
     ERR_INVALID = -1,      /* the caller's input is wrong (HTTP 400) */
@@ -24,8 +26,9 @@ enum err {
 
 struct error {
     enum err code;
-    char param[64]; /* name of the offending request parameter or metadata key, or "" */
-    char text[400]; /* one sentence, no newline */
+    char param[64];  /* name of the offending request parameter or metadata key, or "" */
+    char text[400];  /* one sentence, no newline */
+    int64_t wait_ns; /* ERR_BUSY: how long until it may work; 0: nobody knows, negative: never as it is */
 };
 
 /* Fill *e, which may be NULL. Callers use the two macros below. */

@@ -18,6 +18,7 @@ const struct command cli_commands[] = {
     {"models", "list, show, pull and remove models", cmd_models},
     {"tenant", "who may use the cloud, and their credit", cmd_tenant},
     {"key", "the keys of tenants", cmd_key},
+    {"limit", "what tenants and keys may use", cmd_limit},
     {"price", "the price book", cmd_price},
     {"usage", "what tenants used and were charged", cmd_usage},
     {"ledger", "the transfers, and the proof that they add up", cmd_ledger},

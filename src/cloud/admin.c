@@ -373,7 +373,7 @@ static int run_operation(struct cloud *c, void *context, struct error *e) {
 }
 
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e) {
-    const struct operation_row *tables[] = {operations};
+    const struct operation_row *tables[] = {operations, limit_operations};
     struct str name = json_as_str(json_get(request, "op"));
     struct operation o = {.cloud = c, .args = request, .out = out};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

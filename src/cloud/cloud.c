@@ -120,6 +120,10 @@ void cloud_close(struct cloud *c) {
 
 /* ---- who ---- */
 
+static bool valid(const struct key *k) {
+    return !k->revoked && (k->expires == 0 || clock_wall_ns() < k->expires);
+}
+
 int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, struct error *e) {
     /* The hash is looked up, not the token: how long that takes tells nothing about a key. */
     struct hash hash = hash_hmac((struct str){(const char *)c->secret.byte, sizeof c->secret.byte},
@@ -128,7 +132,7 @@ int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, 
     pthread_mutex_lock(&c->lock);
     size_t bucket = (hash.byte[0] | hash.byte[1] << 8) % (sizeof c->keys / sizeof *c->keys);
     for (const struct key *k = c->keys[bucket]; k != NULL && !found; k = k->next)
-        if (hash_equal(&k->hash, &hash) && !k->revoked) {
+        if (hash_equal(&k->hash, &hash) && valid(k)) {
             *out = (struct identity){
                 .tenant = k->tenant->id, .key = k->id, .account = (uint64_t)k->tenant->id, .weight = 1};
             memcpy(out->tenant_name, k->tenant->name, sizeof out->tenant_name);
@@ -182,13 +186,10 @@ static const struct price_row *find_price(struct cloud *c, const char *model, co
     return memory_add_price(c, &nothing, NULL) == 0 ? c->prices : NULL;
 }
 
-/* Under the lock. */
-static int place(struct cloud *c, struct hold *h, struct error *e) {
+/* Under the lock: all or nothing. */
+static int place(struct cloud *c, struct hold *h, const struct admission *a, struct error *e) {
     struct tenant *t = h->tenant;
-    if (t->open >= t->max_concurrent)
-        return error_set(e, ERR_BUSY,
-                         "the tenant has %lld requests running already, its limit; try again in a moment",
-                         (long long)t->max_concurrent);
+    struct key *k = h->limited_key;
     const struct price_row *p = find_price(c, h->model, t->currency);
     if (p != NULL) {
         h->price = p->id;
@@ -198,11 +199,27 @@ static int place(struct cloud *c, struct hold *h, struct error *e) {
     bool dear = h->tariff.cached > h->tariff.input;
     money_wide worst =
         (tariff_cost(&h->tariff, dear ? 0 : h->prompt, dear ? h->prompt : 0, h->most) + 999) / 1000;
-    if (worst > 0 && worst > (money_wide)t->balance - t->held)
-        return refuse_credit(c, t, worst, e);
-    h->held = (amount)worst;
+    struct limit_ask ask = {.model = str_from(h->model),
+                            .from = a->address,
+                            .tokens = (int64_t)(h->prompt + h->most),
+                            .worst = worst > INT64_MAX ? INT64_MAX : (amount)worst,
+                            .currency = t->currency,
+                            .now = clock_mono_ns(),
+                            .wall = h->at,
+                            .zone = c->zone};
+    struct limited *of_key = k != NULL ? &k->limited : NULL;
+    int rc = k != NULL && !valid(k) ? error_set(e, ERR_AUTH, "this key is valid no longer")
+                                    : limits_check(&t->limited, of_key, &ask, e);
+    if (rc == 0 && worst > 0 && worst > (money_wide)t->balance - t->held)
+        rc = refuse_credit(c, t, worst, e);
+    if (rc == 0)
+        limits_take(&t->limited, of_key, &ask);
+    if (a->rates != NULL)
+        limits_rates(&t->limited, of_key, ask.now, a->rates);
+    if (rc != 0)
+        return rc;
+    h->held = ask.worst;
     t->held += h->held;
-    t->open++;
     c->stats.admitted++;
     c->stats.open_holds++;
     h->ahead = c->undurable++ < AHEAD;
@@ -246,9 +263,12 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     pthread_mutex_lock(&c->lock);
     for (h->tenant = c->tenants; h->tenant != NULL && h->tenant->id != a->who->tenant;)
         h->tenant = h->tenant->next;
+    h->limited_key = memory_key(c, h->key);
+    if (h->limited_key != NULL && h->limited_key->tenant != h->tenant)
+        h->limited_key = NULL;
     int rc = atomic_load(&c->broken) ? stopped(c, e)
              : h->tenant == NULL     ? error_set(e, ERR_AUTH, "the tenant is gone")
-                                     : place(c, h, e);
+                                     : place(c, h, a, e);
     pthread_mutex_unlock(&c->lock);
     if (rc != 0) {
         free(h);
@@ -275,7 +295,7 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens) 
 }
 
 /* Under the lock: what is due, within the hold; what is below 10^-9 stays for the next time. */
-static void charge(struct hold *h) {
+static void charge(struct cloud *c, struct hold *h) {
     struct tenant *t = h->tenant;
     const struct settlement *s = &h->settlement;
     money_wide cost = s->delivered ? t->remainder + tariff_cost(&h->tariff, h->prompt - s->cached_tokens,
@@ -285,7 +305,14 @@ static void charge(struct hold *h) {
     h->remainder = t->remainder = (int64_t)(cost % 1000);
     t->balance -= h->charge;
     t->held -= h->held;
-    t->open--;
+    struct limit_settle done = {.tokens = (int64_t)(h->prompt + h->most),
+                                .used = s->delivered ? (int64_t)(h->prompt + s->completion_tokens) : 0,
+                                .worst = h->held,
+                                .charge = h->charge,
+                                .now = clock_mono_ns(),
+                                .wall = clock_wall_ns(),
+                                .zone = c->zone};
+    limits_settle(&t->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done);
 }
 
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
@@ -296,7 +323,7 @@ void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
         h->settlement.cached_tokens = h->prompt;
     if (h->settlement.completion_tokens > h->most)
         h->settlement.completion_tokens = h->most;
-    charge(h);
+    charge(c, h);
     if (charged != NULL)
         *charged = h->charge;
     c->stats.settled++;

@@ -6,6 +6,7 @@
 #ifndef CLOUD_CLOUD_H
 #define CLOUD_CLOUD_H
 
+#include "base/address.h"
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/hash.h"
@@ -72,14 +73,25 @@ struct answer *cloud_take_answer(struct cloud *c);
 
 struct hold; /* credit set aside for one request (all of its choices) */
 
+/* What is left of a limit a minute; limit 0: there is none. */
+struct rate {
+    int64_t limit, remaining, full_ns; /* full_ns: until all of it is left again */
+};
+struct rates {
+    struct rate requests, tokens;
+};
+
 struct admission {
     const struct identity *who;
     struct str model;
     char request_id[64];            /* made by the server, unique: the transfer's id derives from it */
     uint64_t prompt_tokens;         /* counted once even with several choices */
     uint64_t max_completion_tokens; /* of all choices together */
+    struct address address;         /* that it came from */
     struct answer
         *answer; /* NULL, or the key it runs under, which the hold and the settlement write with themselves */
+    struct rates *
+        rates; /* NULL, or gets what is left for minutes, of tenant and key the less, also when it is refused */
 };
 /* Place a hold for the worst case at the price of now. ERR_CREDIT: a prepaid tenant has too little left (text says how much is
  * missing); ERR_BUSY: over the tenant's limit of concurrent requests or holds. The hold is queued for the journal before this returns. */

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "cloud/cloud.h"
 #include "cloud/ledger.h"
+#include "cloud/limit.h"
 #include "cloud/money.h"
 #include "store/store.h"
 
@@ -20,8 +21,9 @@ struct tenant {
     char name[TENANT_NAME_BYTES], currency[4];
     amount balance,
         held; /* what the ledger says once all that is queued is written; set aside for running requests */
-    int64_t remainder; /* 10^-12, below 1000: charged with a later request */
-    int64_t open, max_concurrent;
+    int64_t remainder;      /* 10^-12, below 1000: charged with a later request */
+    int64_t max_concurrent; /* unless a limit says otherwise */
+    struct limited limited;
     struct tenant *next;
     /* The writer's: charged in the group that is being written, the remainder after the last charge. */
     bool charged;
@@ -43,7 +45,9 @@ struct key {
     int64_t id;
     struct tenant *tenant;
     bool revoked;
-    struct key *next; /* of the same bucket */
+    int64_t expires; /* 0: never */
+    struct limited limited;
+    struct key *next, *next_numbered; /* of the same bucket */
 };
 
 struct price_row {
@@ -65,6 +69,7 @@ struct entry {
 struct hold {
     struct cloud *cloud;
     struct tenant *tenant;
+    struct key *limited_key; /* NULL: the books know no such key */
     struct entry placed, journal, settled;
     int64_t key, price, at;
     struct tariff tariff;
@@ -105,7 +110,8 @@ struct cloud {
     pthread_mutex_t lock;
     pthread_cond_t wake, called;
     struct tenant *tenants;
-    struct key *keys[1024]; /* by hash */
+    struct key *keys[1024], *numbered[1024]; /* by hash, by number */
+    int64_t zone;                            /* minutes east of UTC: where days and months begin */
     struct price_row *prices;
     struct entry *first, **last;     /* the queue */
     bool stopping, writing, waiting; /* waiting: the writer, for an entry */
@@ -127,6 +133,7 @@ struct tenant *memory_tenant(struct cloud *c,
                              struct str name); /* under the lock, or on the writer's thread */
 struct price_row *memory_price(struct cloud *c, struct str model, const char *currency);
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
+struct key *memory_key(struct cloud *c, int64_t id);
 int memory_add_key(struct cloud *c, const struct key *k, struct error *e);
 int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e);
 
@@ -157,6 +164,10 @@ struct operation_row {
 };
 /* request: {"op": "tenant.create", ...}. Appends one JSON value. */
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
+
+/* ---- limit_admin.c: limits as rows, and the operations on them ---- */
+int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there */
+extern const struct operation_row limit_operations[];
 
 /* ---- control.c ---- */
 int control_start(struct cloud *c, struct error *e);

@@ -46,7 +46,17 @@ int memory_add_key(struct cloud *c, const struct key *k, struct error *e) {
     *copy = *k;
     copy->next = *bucket;
     *bucket = copy;
+    bucket = &c->numbered[(uint64_t)k->id % (sizeof c->numbered / sizeof *c->numbered)];
+    copy->next_numbered = *bucket;
+    *bucket = copy;
     return 0;
+}
+
+struct key *memory_key(struct cloud *c, int64_t id) {
+    struct key *k = c->numbered[(uint64_t)id % (sizeof c->numbered / sizeof *c->numbered)];
+    while (k != NULL && k->id != id)
+        k = k->next_numbered;
+    return k;
 }
 
 int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e) {
@@ -81,10 +91,12 @@ static int load_tenants(struct cloud *c, struct error *e) {
 
 static int load_keys(struct cloud *c, struct error *e) {
     struct query *q;
-    int rc = store_query(c->store, &q, "SELECT id, tenant, hash, revoked FROM key ORDER BY id", e);
+    int rc = store_query(c->store, &q, "SELECT id, tenant, hash, revoked, expires FROM key ORDER BY id", e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
-        struct key k = {
-            .id = query_column_int(q, 0), .tenant = c->tenants, .revoked = query_column_int(q, 3) != 0};
+        struct key k = {.id = query_column_int(q, 0),
+                        .tenant = c->tenants,
+                        .revoked = query_column_int(q, 3) != 0,
+                        .expires = query_column_int(q, 4)};
         struct str hash = query_column_text(q, 2);
         while (k.tenant != NULL && k.tenant->id != query_column_int(q, 1))
             k.tenant = k.tenant->next;
@@ -115,17 +127,21 @@ int memory_load(struct cloud *c, struct error *e) {
     int rc = load_tenants(c, e);
     if (rc == 0)
         rc = load_keys(c, e);
-    return rc != 0 ? rc : load_prices(c, e);
+    if (rc == 0)
+        rc = load_prices(c, e);
+    return rc != 0 ? rc : limit_load(c, e);
 }
 
 void memory_free(struct cloud *c) {
     for (struct tenant *t = c->tenants, *next; t != NULL; t = next) {
         next = t->next;
+        limits_free(&t->limited.limits);
         free(t);
     }
     for (size_t i = 0; i < sizeof c->keys / sizeof *c->keys; i++)
         for (struct key *k = c->keys[i], *next; k != NULL; k = next) {
             next = k->next;
+            limits_free(&k->limited.limits);
             free(k);
         }
     for (struct price_row *p = c->prices, *next; p != NULL; p = next) {

@@ -73,7 +73,8 @@ const char *const schema_migrations[] = {
     "ALTER TABLE key ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;"
     "CREATE TABLE limits (tenant INTEGER NOT NULL REFERENCES tenant(id), key INTEGER NOT NULL,"
     " requests_minute INTEGER NOT NULL, tokens_minute INTEGER NOT NULL, concurrent INTEGER NOT NULL,"
-    " spend_day INTEGER NOT NULL, spend_month INTEGER NOT NULL, models TEXT NOT NULL, addresses TEXT NOT "
+    " spend_day INTEGER NOT NULL, spend_month INTEGER NOT NULL, credit_low INTEGER NOT NULL, models TEXT NOT "
+    "NULL, addresses TEXT NOT "
     "NULL,"
     " warn TEXT NOT NULL, PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;" /* models, addresses: JSON arrays; warn: percents */
     "CREATE TABLE bucket (tenant INTEGER NOT NULL, key INTEGER NOT NULL, kind TEXT NOT NULL, level INTEGER "

@@ -1,0 +1,512 @@
+/* Limits as rows of the books, and the operations that show and set them. A tenant's own row has key 0. */
+#include "cloud/inner.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- lists: JSON arrays in rows; what people type is separated by commas ---- */
+
+static struct str next_word(struct str *text, char separator) {
+    size_t n = 0;
+    while (n < text->n && text->p[n] != separator)
+        n++;
+    struct str word = {text->p, n};
+    n += n < text->n;
+    *text = (struct str){text->p + n, text->n - n};
+    return word;
+}
+
+/* Either of them as an array: of strings, or of whole numbers where `numbers`. */
+static int read_list(const struct json *v, const char *name, bool numbers, struct buf *array,
+                     struct error *e) {
+    struct str text = json_as_str(v);
+    bool first = true;
+    buf_byte(array, '[');
+    for (size_t i = 0; json_kind(v) == JSON_KIND_ARRAY && i < json_count(v); i++) {
+        const struct json *item = json_at(v, i);
+        if (json_kind(item) != (numbers ? JSON_KIND_INT : JSON_KIND_STRING))
+            return error_param(e, ERR_INVALID, name, "%s wants a list of %s", name,
+                               numbers ? "whole numbers" : "texts");
+        buf_text(array, i > 0 ? "," : "");
+        json_write(array, item);
+    }
+    while (text.n > 0) {
+        struct str word = next_word(&text, ',');
+        buf_text(array, first ? "" : ",");
+        first = false;
+        for (size_t i = 0; numbers && i < word.n; i++)
+            if (word.p[i] < '0' || word.p[i] > '9' || i > 2 || word.p[0] == '0')
+                return error_param(e, ERR_INVALID, name, "%s wants whole numbers, like 80,100", name);
+        if (word.n == 0)
+            return error_param(e, ERR_INVALID, name, "%s has an empty item", name);
+        if (numbers)
+            buf_str(array, word);
+        else
+            json_write_str(array, word);
+    }
+    buf_byte(array, ']');
+    return array->failed ? error_set(e, ERR_NO_MEMORY, "no memory for a list") : 0;
+}
+
+static int set_models(struct limits *l, struct str array, struct error *e) {
+    int rc = json_parse(&l->models, array, e);
+    for (size_t i = 0; rc == 0 && i < json_count(l->models); i++) {
+        struct str name = json_as_str(json_at(l->models, i));
+        if (name.n == 0 || name.n >= MODEL_NAME_BYTES)
+            rc = error_param(e, ERR_INVALID, "models", "a model's name is 1 to %d bytes",
+                             MODEL_NAME_BYTES - 1);
+    }
+    if (rc == 0 && json_count(l->models) == 0) {
+        json_free(l->models);
+        l->models = NULL;
+    }
+    return rc;
+}
+
+static int set_networks(struct limits *l, struct str array, struct error *e) {
+    struct json *list = NULL;
+    int rc = json_parse(&list, array, e);
+    size_t n = json_count(list);
+    if (rc == 0 && n > 0 && (l->network = calloc(n, sizeof *l->network)) == NULL)
+        rc = error_set(e, ERR_NO_MEMORY, "no memory for a limit");
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = network_parse(json_as_str(json_at(list, i)), &l->network[l->networks++], e);
+    json_free(list);
+    if (rc == ERR_INVALID && e != NULL)
+        snprintf(e->param, sizeof e->param, "addresses");
+    return rc;
+}
+
+static int set_warnings(struct limits *l, struct str array, struct error *e) {
+    struct json *list = NULL;
+    int rc = json_parse(&list, array, e);
+    int64_t before = 0;
+    memset(l->warn, 0, sizeof l->warn);
+    for (size_t i = 0; rc == 0 && i < json_count(list); i++) {
+        int64_t percent = json_as_int(json_at(list, i));
+        if (i == LIMIT_WARNINGS || percent <= before || percent > 100)
+            rc = error_param(e, ERR_INVALID, "warn",
+                             "warn wants up to %d rising percents up to 100, like 80,100", LIMIT_WARNINGS);
+        else
+            l->warn[i] = (uint8_t)(before = percent);
+    }
+    json_free(list);
+    return rc;
+}
+
+/* The three lists of a row, from its texts. */
+static int set_lists(struct limits *l, struct str models, struct str addresses, struct str warn,
+                     struct error *e) {
+    int rc = set_models(l, models, e);
+    if (rc == 0)
+        rc = set_networks(l, addresses, e);
+    return rc != 0 ? rc : set_warnings(l, warn, e);
+}
+
+static void write_lists(const struct limits *l, struct buf *models, struct buf *addresses, struct buf *warn) {
+    if (l->models != NULL)
+        json_write(models, l->models);
+    else
+        buf_text(models, "[]");
+    for (size_t i = 0; i < l->networks; i++) {
+        buf_text(addresses, i > 0 ? "\",\"" : "[\"");
+        network_write(addresses, &l->network[i]);
+    }
+    buf_text(addresses, l->networks > 0 ? "\"]" : "[]");
+    buf_byte(warn, '[');
+    for (size_t i = 0; i < LIMIT_WARNINGS && l->warn[i] != 0; i++)
+        buf_printf(warn, "%s%d", i > 0 ? "," : "", l->warn[i]);
+    buf_byte(warn, ']');
+}
+
+/* ---- loading ---- */
+
+static struct tenant *find_tenant(struct cloud *c, int64_t id) {
+    struct tenant *t = c->tenants;
+    while (t != NULL && t->id != id)
+        t = t->next;
+    return t;
+}
+
+/* Whom a row is about; NULL: nobody (any more). */
+static struct limited *find_limited(struct cloud *c, int64_t tenant, int64_t key) {
+    struct tenant *t = find_tenant(c, tenant);
+    struct key *k = memory_key(c, key);
+    if (key == 0)
+        return t != NULL ? &t->limited : NULL;
+    return k != NULL && k->tenant == t ? &k->limited : NULL;
+}
+
+static int load_limits(struct cloud *c, struct error *e) {
+    struct query *q;
+    int rc =
+        store_query(c->store, &q,
+                    "SELECT tenant, key, requests_minute, tokens_minute, concurrent, spend_day, spend_month,"
+                    " credit_low, models, addresses, warn FROM limits",
+                    e);
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        struct limited *who = find_limited(c, query_column_int(q, 0), query_column_int(q, 1));
+        rc = 0;
+        if (who == NULL)
+            continue;
+        who->limits.requests_minute = query_column_int(q, 2);
+        who->limits.tokens_minute = query_column_int(q, 3);
+        who->limits.concurrent = query_column_int(q, 4);
+        who->limits.spend_day = query_column_int(q, 5);
+        who->limits.spend_month = query_column_int(q, 6);
+        who->limits.credit_low = query_column_int(q, 7);
+        rc = set_lists(&who->limits, query_column_text(q, 8), query_column_text(q, 9),
+                       query_column_text(q, 10), e);
+        if (rc == ERR_INVALID)
+            rc = error_set(e, ERR_CORRUPT, "a limit of the books is damaged");
+    }
+    for (struct tenant *t = c->tenants; rc == 0 && t != NULL; t = t->next)
+        if (t->limited.limits.concurrent == 0)
+            t->limited.limits.concurrent = t->max_concurrent;
+    return rc;
+}
+
+static void add_spent(struct limited *who, const char *today, struct str date, amount charge) {
+    if (who == NULL)
+        return;
+    if (str_is(date, today))
+        who->used.day[0].value += charge;
+    who->used.month[0].value += charge;
+}
+
+/* What this day and month have cost so far, from the roll-up. */
+static int load_spent(struct cloud *c, struct error *e) {
+    struct query *q;
+    char today[16], month[16];
+    int64_t wall = clock_wall_ns();
+    time_t at = (time_t)(wall / 1000000000 + c->zone * 60);
+    struct tm tm;
+    gmtime_r(&at, &tm);
+    strftime(today, sizeof today, "%Y-%m-%d", &tm);
+    strftime(month, sizeof month, "%Y-%m-00", &tm);
+    for (struct tenant *t = c->tenants; t != NULL; t = t->next)
+        used_roll(&t->limited.used, wall, c->zone);
+    for (size_t i = 0; i < sizeof c->keys / sizeof *c->keys; i++)
+        for (struct key *k = c->keys[i]; k != NULL; k = k->next)
+            used_roll(&k->limited.used, wall, c->zone);
+    int rc = store_query(c->store, &q,
+                         "SELECT tenant, key, day, CAST(sum(charge) AS BIGINT) FROM usage_day"
+                         " WHERE day >= $1 AND day <= $2 GROUP BY tenant, key, day",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(month));
+    query_text(q, 2, str_from(today));
+    while ((rc = query_step(q, e)) > 0) {
+        struct str date = query_column_text(q, 2);
+        amount charge = query_column_int(q, 3);
+        add_spent(find_limited(c, query_column_int(q, 0), 0), today, date, charge);
+        if (query_column_int(q, 1) != 0)
+            add_spent(find_limited(c, query_column_int(q, 0), query_column_int(q, 1)), today, date, charge);
+    }
+    return rc;
+}
+
+int limit_load(struct cloud *c, struct error *e) {
+    struct query *q;
+    int rc = store_query(c->store, &q, "SELECT zone FROM book WHERE id = 1", e);
+    if (rc == 0 && (rc = query_step(q, e)) > 0) {
+        c->zone = query_column_int(q, 0);
+        rc = query_run(q, e);
+    }
+    if (rc == 0)
+        rc = load_limits(c, e);
+    return rc != 0 ? rc : load_spent(c, e);
+}
+
+/* ---- who an operation is about ---- */
+
+struct subject {
+    struct tenant *tenant;
+    struct key *key; /* NULL: the tenant itself */
+    struct limited *who;
+};
+
+static int64_t number_of(const struct json *v) {
+    struct str text = json_as_str(v);
+    int64_t n = 0;
+    if (json_kind(v) != JSON_KIND_STRING)
+        return json_kind(v) == JSON_KIND_INT ? json_as_int(v) : -1;
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] < '0' || text.p[i] > '9' || n > LIMIT_MOST)
+            return -1;
+        n = n * 10 + text.p[i] - '0';
+    }
+    return text.n > 0 ? n : -1;
+}
+
+static int find_subject(struct cloud *c, const struct json *args, struct subject *s, struct error *e) {
+    struct str name = json_as_str(json_get(args, "tenant"));
+    const struct json *key = json_get(args, "key");
+    *s = (struct subject){.tenant = memory_tenant(c, name)};
+    if (s->tenant == NULL)
+        return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
+                           (int)(name.n < 60 ? name.n : 60), name.p);
+    s->who = &s->tenant->limited;
+    if (key == NULL)
+        return 0;
+    s->key = memory_key(c, number_of(key));
+    if (s->key == NULL || s->key->tenant != s->tenant)
+        return error_param(e, ERR_NOT_FOUND, "key", "the tenant has no such key; see unkai key list %s",
+                           s->tenant->name);
+    s->who = &s->key->limited;
+    return 0;
+}
+
+/* ---- showing ---- */
+
+static void write_amount(struct buf *out, const char *name, amount value) {
+    buf_printf(out, ",\"%s\":\"", name);
+    money_write(out, value, AMOUNT_DIGITS);
+    buf_byte(out, '"');
+}
+
+static void write_subject(struct cloud *c, const struct subject *s, struct buf *out) {
+    struct buf models = {0}, addresses = {0}, warn = {0};
+    struct rates left;
+    pthread_mutex_lock(&c->lock);
+    used_roll(&s->who->used, clock_wall_ns(), c->zone);
+    limits_rates(s->who, NULL, clock_mono_ns(), &left);
+    struct used used = s->who->used;
+    pthread_mutex_unlock(&c->lock);
+    const struct limits *l = &s->who->limits;
+    write_lists(l, &models, &addresses, &warn);
+    buf_text(out, "{\"tenant\":");
+    json_write_text(out, s->tenant->name);
+    if (s->key != NULL)
+        buf_printf(out, ",\"key\":%lld,\"expires\":%lld", (long long)s->key->id,
+                   (long long)(s->key->expires / 1000000000));
+    buf_printf(
+        out,
+        ",\"requests_per_minute\":%lld,\"tokens_per_minute\":%lld,\"concurrency\":%lld,\"currency\":\"%s\"",
+        (long long)l->requests_minute, (long long)l->tokens_minute, (long long)l->concurrent,
+        s->tenant->currency);
+    write_amount(out, "spend_day", l->spend_day);
+    write_amount(out, "spend_month", l->spend_month);
+    write_amount(out, "credit_low", l->credit_low);
+    buf_printf(out, ",\"models\":%s,\"addresses\":%s,\"warn\":%s", models.p, addresses.p, warn.p);
+    buf_printf(out, ",\"used\":{\"running\":%lld,\"requests_left\":%lld,\"tokens_left\":%lld",
+               (long long)used.open, (long long)left.requests.remaining, (long long)left.tokens.remaining);
+    write_amount(out, "held", used.held);
+    write_amount(out, "day", used.day[0].value);
+    write_amount(out, "month", used.month[0].value);
+    buf_text(out, "}}");
+    buf_free(&models);
+    buf_free(&addresses);
+    buf_free(&warn);
+}
+
+static bool is_limited(const struct key *k) {
+    const struct limits *l = &k->limited.limits;
+    return k->expires != 0 || l->requests_minute != 0 || l->tokens_minute != 0 || l->concurrent != 0 ||
+           l->spend_day != 0 || l->spend_month != 0 || l->models != NULL || l->networks != 0;
+}
+
+static int limit_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct subject s;
+    int rc = find_subject(c, args, &s, e);
+    if (rc != 0)
+        return rc;
+    buf_byte(out, '[');
+    write_subject(c, &s, out);
+    for (size_t i = 0; s.key == NULL && i < sizeof c->numbered / sizeof *c->numbered; i++)
+        for (struct key *k = c->numbered[i]; k != NULL; k = k->next_numbered)
+            if (k->tenant == s.tenant && !k->revoked && is_limited(k)) {
+                buf_byte(out, ',');
+                write_subject(c, &(struct subject){s.tenant, k, &k->limited}, out);
+            }
+    buf_byte(out, ']');
+    return 0;
+}
+
+/* ---- setting ---- */
+
+static int set_number(const struct json *args, const char *name, int64_t *to, struct error *e) {
+    const struct json *v = json_get(args, name);
+    int64_t n = number_of(v);
+    if (v == NULL)
+        return 0;
+    if (n < 0 || n > LIMIT_MOST)
+        return error_param(e, ERR_INVALID, name, "%s wants a number from 0 (no limit) to %d", name,
+                           LIMIT_MOST);
+    *to = n;
+    return 0;
+}
+
+static int set_amount(const struct json *args, const char *name, amount *to, struct error *e) {
+    const struct json *v = json_get(args, name);
+    int rc = v == NULL ? 0 : money_parse(to, json_as_str(v), AMOUNT_DIGITS, e);
+    if (rc != 0 && e != NULL)
+        snprintf(e->param, sizeof e->param, "%s", name);
+    return rc;
+}
+
+/* "2027-01-01" (where that day begins in the books' zone), "2027-01-01T12:00:00Z", or empty: never. */
+static int set_expiry(struct cloud *c, const struct json *args, int64_t *to, struct error *e) {
+    const struct json *v = json_get(args, "expires");
+    struct str text = json_as_str(v);
+    struct tm tm = {0}, same;
+    char copy[32] = "", again[32];
+    bool day = text.n == 10;
+    if (v == NULL)
+        return 0;
+    if (text.n < sizeof copy)
+        memcpy(copy, text.p, text.n);
+    const char *shape = day ? "%Y-%m-%d" : "%Y-%m-%dT%H:%M:%SZ", *end = strptime(copy, shape, &tm);
+    same = tm;
+    time_t at = timegm(&same);
+    bool good = end != NULL && *end == 0 && strftime(again, sizeof again, shape, &same) == text.n &&
+                str_is(text, again) && tm.tm_year < 300;
+    *to = text.n == 0 ? 0 : ((int64_t)at - (day ? c->zone * 60 : 0)) * 1000000000;
+    return good || text.n == 0
+               ? 0
+               : error_param(e, ERR_INVALID, "expires",
+                             "'%.*s' is no date: write it like 2027-01-01 or 2027-01-01T12:00:00Z",
+                             (int)(text.n < 40 ? text.n : 40), text.p);
+}
+
+/* The lists that the arguments name, the others as they are. */
+static int change_lists(const struct json *args, const struct limits *old, struct limits *l,
+                        struct error *e) {
+    static const char *const name[] = {"models", "addresses", "warn"};
+    struct buf text[3] = {0}, given = {0};
+    int rc = 0;
+    write_lists(old, &text[0], &text[1], &text[2]);
+    for (int i = 0; i < 3 && rc == 0; i++)
+        if (json_get(args, name[i]) != NULL) {
+            buf_clear(&given);
+            rc = read_list(json_get(args, name[i]), name[i], i == 2, &given, e);
+            buf_clear(&text[i]);
+            buf_str(&text[i], buf_view(&given));
+        }
+    if (rc == 0)
+        rc = set_lists(l, buf_view(&text[0]), buf_view(&text[1]), buf_view(&text[2]), e);
+    for (int i = 0; i < 3; i++)
+        buf_free(&text[i]);
+    buf_free(&given);
+    return rc;
+}
+
+static int change(const struct json *args, const struct limits *old, struct limits *l, struct error *e) {
+    int rc;
+    *l = *old;
+    l->models = NULL;
+    l->network = NULL;
+    l->networks = 0;
+    if ((rc = set_number(args, "requests_per_minute", &l->requests_minute, e)) != 0 ||
+        (rc = set_number(args, "tokens_per_minute", &l->tokens_minute, e)) != 0 ||
+        (rc = set_number(args, "concurrency", &l->concurrent, e)) != 0 ||
+        (rc = set_amount(args, "spend_day", &l->spend_day, e)) != 0 ||
+        (rc = set_amount(args, "spend_month", &l->spend_month, e)) != 0 ||
+        (rc = set_amount(args, "credit_low", &l->credit_low, e)) != 0)
+        return rc;
+    return change_lists(args, old, l, e);
+}
+
+static int write_limits(struct store *s, int64_t tenant, int64_t key, const struct limits *l,
+                        struct error *e) {
+    struct buf models = {0}, addresses = {0}, warn = {0};
+    struct query *q;
+    int rc = store_query(
+        s, &q,
+        "INSERT INTO limits (tenant, key, requests_minute, tokens_minute, concurrent, spend_day, "
+        "spend_month, credit_low,"
+        " models, addresses, warn) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT "
+        "(tenant, key) DO"
+        " UPDATE SET requests_minute = excluded.requests_minute, tokens_minute = excluded.tokens_minute,"
+        " concurrent = excluded.concurrent, spend_day = excluded.spend_day, spend_month = "
+        "excluded.spend_month,"
+        " credit_low = excluded.credit_low, models = excluded.models, addresses = excluded.addresses, warn = "
+        "excluded.warn",
+        e);
+    if (rc != 0)
+        return rc;
+    write_lists(l, &models, &addresses, &warn);
+    query_int(q, 1, tenant);
+    query_int(q, 2, key);
+    query_int(q, 3, l->requests_minute);
+    query_int(q, 4, l->tokens_minute);
+    query_int(q, 5, l->concurrent);
+    query_int(q, 6, l->spend_day);
+    query_int(q, 7, l->spend_month);
+    query_int(q, 8, l->credit_low);
+    query_text(q, 9, buf_view(&models));
+    query_text(q, 10, buf_view(&addresses));
+    query_text(q, 11, buf_view(&warn));
+    rc = query_run(q, e);
+    buf_free(&models);
+    buf_free(&addresses);
+    buf_free(&warn);
+    return rc;
+}
+
+static int write_expiry(struct store *s, int64_t key, int64_t expires, struct error *e) {
+    struct query *q;
+    int rc = store_query(s, &q, "UPDATE key SET expires = $2 WHERE id = $1", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, key);
+    query_int(q, 2, expires);
+    return query_run(q, e);
+}
+
+/* A limit that is changed begins with a full bucket; what is spent and what runs stays. */
+static void apply(struct cloud *c, const struct subject *s, struct limits *l, int64_t expires) {
+    pthread_mutex_lock(&c->lock);
+    struct limits old = s->who->limits;
+    if (l->requests_minute != old.requests_minute)
+        s->who->used.requests.full = 0;
+    if (l->tokens_minute != old.tokens_minute)
+        s->who->used.tokens.full = 0;
+    if (s->key != NULL)
+        s->key->expires = expires;
+    else if (l->concurrent == 0)
+        l->concurrent = s->tenant->max_concurrent;
+    s->who->limits = *l;
+    pthread_mutex_unlock(&c->lock);
+    limits_free(&old);
+}
+
+static int limit_set(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct subject s;
+    struct limits l = {0};
+    int rc = find_subject(c, args, &s, e);
+    if (rc != 0)
+        return rc;
+    int64_t expires = s.key != NULL ? s.key->expires : 0;
+    if (s.key == NULL && json_get(args, "expires") != NULL)
+        return error_param(e, ERR_INVALID, "expires", "a key may expire, a tenant does not: name the key");
+    if (s.key != NULL && json_get(args, "credit_low") != NULL)
+        return error_param(e, ERR_INVALID, "credit_low", "credit is the tenant's, not the key's");
+    rc = set_expiry(c, args, &expires, e);
+    if (rc == 0)
+        rc = change(args, &s.who->limits, &l, e);
+    if (rc == 0)
+        rc = write_limits(c->store, s.tenant->id, s.key != NULL ? s.key->id : 0, &l, e);
+    if (rc == 0 && s.key != NULL)
+        rc = write_expiry(c->store, s.key->id, expires, e);
+    if (rc != 0) {
+        limits_free(&l);
+        return rc;
+    }
+    apply(c, &s, &l, expires);
+    buf_byte(out, '[');
+    write_subject(c, &s, out);
+    buf_byte(out, ']');
+    return 0;
+}
+
+const struct operation_row limit_operations[] = {
+    {"limit.show", limit_show, false},
+    {"limit.set", limit_set, false},
+    {NULL},
+};
