@@ -4,6 +4,7 @@
 #include "cloud/cloud.h"
 #include "engine/engine.h"
 #include "gateway/gateway.h"
+#include "owner/meter.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ struct serve {
     struct cloud *cloud;
     struct engine *engine;
     struct gateway *gateway;
+    struct meter *meter;
 };
 
 static struct gateway *serving; /* for the signal handler, which is set only while this is */
@@ -116,6 +118,12 @@ static int open_spill(struct serve *s, struct error *e) {
     return 0;
 }
 
+static int64_t chip_busy_ns(void *context) {
+    struct engine_stats stats;
+    engine_stats(context, &stats);
+    return stats.chip_ns;
+}
+
 static int set_up(struct serve *s, struct error *e) {
     char host[256], folder[4096];
     uint16_t port = 0;
@@ -139,6 +147,9 @@ static int set_up(struct serve *s, struct error *e) {
         rc = add_model(s, s->models.item[i], e);
     if (rc == 0)
         rc = engine_start(s->engine, e);
+    struct meter_source chip = {.busy_ns = chip_busy_ns, .context = s->engine, .chips = 1};
+    if (rc == 0)
+        rc = meter_start(&s->meter, s->cloud, &chip, e);
     struct gateway_options gateway = {
         .host = host,
         .port = port,
@@ -205,6 +216,7 @@ int cmd_serve(int argc, char **argv) {
     if (rc == 0)
         rc = serve(&s, &e);
     gateway_free(s.gateway);
+    meter_stop(s.meter);
     if (s.engine != NULL)
         engine_free(s.engine);
     if (s.cloud != NULL)

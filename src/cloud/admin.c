@@ -360,6 +360,23 @@ static const struct operation_row operations[] = {
     {NULL},
 };
 
+static const struct operation_row *tables[16] = {operations, limit_operations};
+
+void admin_add(const struct operation_row *rows) {
+    size_t i = 0;
+    while (tables[i] != NULL && tables[i] != rows)
+        i++;
+    tables[i] = rows;
+}
+
+const struct operation_row *admin_find(struct str name) {
+    for (size_t i = 0; tables[i] != NULL; i++)
+        for (const struct operation_row *row = tables[i]; row->name != NULL; row++)
+            if (str_is(name, row->name))
+                return row;
+    return NULL;
+}
+
 struct operation {
     struct cloud *cloud;
     const struct json *args;
@@ -373,13 +390,8 @@ static int run_operation(struct cloud *c, void *context, struct error *e) {
 }
 
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e) {
-    const struct operation_row *tables[] = {operations, limit_operations};
-    struct str name = json_as_str(json_get(request, "op"));
-    struct operation o = {.cloud = c, .args = request, .out = out};
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        for (const struct operation_row *row = tables[i]; row->name != NULL; row++)
-            if (str_is(name, row->name))
-                o.row = row;
+    struct operation o = {
+        .cloud = c, .args = request, .out = out, .row = admin_find(json_as_str(json_get(request, "op")))};
     if (o.row == NULL)
         return error_set(e, ERR_UNSUPPORTED,
                          "this server does not know the operation; is it of another version?");

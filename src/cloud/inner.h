@@ -162,6 +162,10 @@ struct operation_row {
     bool
         pieces; /* it reads for long: runs on its caller's thread, and itself calls the writer for a piece at a time */
 };
+/* The operations of a room above, before the first is run; the same table again changes nothing. A row whose name is NULL ends it. */
+void admin_add(const struct operation_row *rows);
+/* For an operation that is a part of another, in the same transaction; NULL: there is none. */
+const struct operation_row *admin_find(struct str name);
 /* request: {"op": "tenant.create", ...}. Appends one JSON value. */
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
 

@@ -110,6 +110,9 @@ const char *const schema_migrations[] = {
     "CREATE TABLE expense (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, profile TEXT NOT NULL, created "
     "INTEGER NOT NULL,"
     " retired INTEGER NOT NULL) STRICT;"
+    /* Of all nodes together, by the quarter of an hour that begins at `at`: how long chips could have worked and did; energy measured, and for how long. */
+    "CREATE TABLE chip_time (at INTEGER NOT NULL, available_ns INTEGER NOT NULL, busy_ns INTEGER NOT NULL,"
+    " energy_uj INTEGER NOT NULL, measured_ns INTEGER NOT NULL, PRIMARY KEY (at)) STRICT, WITHOUT ROWID;"
     /* Administration. */
     "CREATE TABLE admin_key (id INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash BLOB NOT "
     "NULL UNIQUE,"

@@ -1,0 +1,162 @@
+/* The owner's side of the books: energy counters that are made up, the chips' clock, and what a chip-hour costs. usage: test_owner FAKE_NVML */
+#include "cloud/inner.h"
+#include "owner/meter.h"
+#include "owner/power.h"
+
+#include "base/clock.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char folder[64];
+static const char *fake_nvml;
+
+static int fresh_folder(void **state) {
+    snprintf(folder, sizeof folder, "/tmp/unkai-owner-XXXXXX");
+    return mkdtemp(folder) == NULL;
+}
+
+static int remove_folder(void **state) {
+    char command[100];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    return system(command);
+}
+
+/* ---- energy ---- */
+
+static void put(const char *name, const char *file, const char *text) {
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/%s/%s", folder, name, file);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void put_zone(const char *name, const char *kind, const char *energy) {
+    put(name, "name", kind);
+    put(name, "max_energy_range_uj", "1000000\n");
+    put(name, "energy_uj", energy);
+}
+
+static void test_rapl(void **state) {
+    int64_t uj = -1;
+    (void)state;
+    assert_null(power_open(folder, "/nonexistent.so"));
+    put_zone("intel-rapl:0", "package-0\n", "500000\n");
+    put_zone("intel-rapl:0:0", "core\n", "400000\n"); /* a part of the package */
+    put_zone("intel-rapl:0:1", "dram\n", "900000\n");
+    put_zone("intel-rapl:1", "psys\n", "100\n");         /* holds the package again */
+    put_zone("intel-rapl-mmio:0", "package-0\n", "1\n"); /* counts it another time */
+    put("intel-rapl:2", "name", "package-1\n");          /* and of this one nothing can be read */
+    struct power *p = power_open(folder, "/nonexistent.so");
+    assert_non_null(p);
+    assert_int_equal(power_counters(p), 2);
+    assert_true(power_read(p, &uj) && uj == 0);
+    put_zone("intel-rapl:0", "package-0\n", "500700\n");
+    put_zone("intel-rapl:0:1", "dram\n", "50\n"); /* it wrapped */
+    assert_true(power_read(p, &uj) && uj == 700 + 100050);
+    put("intel-rapl:0", "energy_uj", "broken\n");
+    assert_false(power_read(p, &uj));
+    put("intel-rapl:0", "energy_uj", "500900\n"); /* nothing was lost meanwhile */
+    assert_true(power_read(p, &uj) && uj == 900 + 100050);
+    power_close(p);
+}
+
+static void test_nvml(void **state) {
+    int64_t uj = -1;
+    (void)state;
+    struct power *p = power_open("/nonexistent", fake_nvml);
+    assert_non_null(p);
+    assert_int_equal(power_counters(p), 2);
+    assert_true(power_read(p, &uj) && uj == 3000000);
+    assert_true(power_read(p, &uj) && uj == 6000000);
+    power_close(p);
+}
+
+/* ---- the chips' clock ---- */
+
+static void see(struct cloud *c, int64_t expected[5]) {
+    struct query *q;
+    struct error e;
+    int64_t sum[5] = {0};
+    assert_int_equal(
+        store_query(c->store, &q,
+                    "SELECT at, available_ns, busy_ns, energy_uj, measured_ns FROM chip_time ORDER BY at",
+                    &e),
+        0);
+    while (query_step(q, &e) > 0)
+        for (int i = 0; i < 5; i++)
+            sum[i] = i == 0 ? sum[0] + 1 : sum[i] + query_column_int(q, i);
+    assert_memory_equal(sum, expected, sizeof sum);
+}
+
+static void test_spans(void **state) {
+    static const int64_t minute = 60000000000, quarter = 15 * minute;
+    struct cloud *c;
+    struct error e;
+    (void)state;
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    int64_t at = 2000 * quarter;
+    struct meter_span s = {at, at + minute, 8 * minute, 100, 7, minute};
+    assert_int_equal(meter_write(c, &s, &e), 0);
+    s.from = at + 14 * minute;
+    s.to = at + 15 * minute; /* the next quarter has not begun */
+    assert_int_equal(meter_write(c, &s, &e), 0);
+    see(c, (int64_t[]){1, 16 * minute, 200, 14, 2 * minute});
+    s.from += minute;
+    s.to += minute;
+    assert_int_equal(meter_write(c, &s, &e), 0);
+    see(c, (int64_t[]){2, 24 * minute, 300, 21, 3 * minute});
+    cloud_close(c);
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    see(c, (int64_t[]){2, 24 * minute, 300, 21, 3 * minute});
+    cloud_close(c);
+}
+
+static int64_t busy(void *context) {
+    return *(int64_t *)context += 500;
+}
+
+static void test_meter(void **state) {
+    struct cloud *c;
+    struct meter *m;
+    struct query *q;
+    struct error e;
+    int64_t worked = 1000, start = clock_mono_ns();
+    struct meter_source source = {busy, &worked, 4};
+    (void)state;
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    assert_int_equal(meter_start(&m, c, &source, &e), 0);
+    usleep(20000);
+    meter_stop(m); /* writes what there is since the last minute */
+    int64_t passed = clock_mono_ns() - start;
+    assert_int_equal(store_query(c->store, &q, "SELECT sum(available_ns), sum(busy_ns) FROM chip_time", &e),
+                     0);
+    assert_int_equal(query_step(q, &e), 1);
+    assert_in_range(query_column_int(q, 0), 4 * 20000000, 4 * passed);
+    assert_int_equal(query_column_int(q, 1) % 500, 0);
+    assert_in_range(query_column_int(q, 1), 500, 1000); /* twice when a minute began just then */
+    query_run(q, &e);
+    cloud_close(c);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_rapl, fresh_folder, remove_folder),
+        cmocka_unit_test(test_nvml),
+        cmocka_unit_test_setup_teardown(test_spans, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_meter, fresh_folder, remove_folder),
+    };
+    fake_nvml = argc > 1 ? argv[1] : "";
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
