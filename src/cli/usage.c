@@ -10,11 +10,15 @@ static void print_counts(const char *name, const struct json *u, const char *cur
 }
 
 static void print_tenant(const struct json *u) {
-    const struct json *models = json_get(u, "models");
+    static const char *const list[][2] = {
+        {"models", "model"}, {"days", "day"}, {"months", "month"}, {"keys", "key"}};
     printf("%s: %s %s available\n", books_text(u, "tenant"), books_text(u, "available"),
            books_text(u, "currency"));
-    for (size_t i = 0; i < json_count(models); i++)
-        print_counts(books_text(json_at(models, i), "model"), json_at(models, i), books_text(u, "currency"));
+    for (size_t l = 0; l < sizeof list / sizeof *list; l++)
+        for (size_t i = 0; i < json_count(json_get(u, list[l][0])); i++) {
+            const struct json *part = json_at(json_get(u, list[l][0]), i);
+            print_counts(books_text(part, list[l][1]), part, books_text(u, "currency"));
+        }
     print_counts("all", u, books_text(u, "currency"));
 }
 
@@ -28,13 +32,25 @@ static void print(const struct json *answer) {
 int cmd_usage(int argc, char **argv) {
     int args;
     bool as_json = false;
-    const char *tenant = NULL;
+    const char *tenant = NULL, *by = NULL, *month = NULL, *from = NULL, *to = NULL, *model = NULL,
+               *key = NULL;
     static const struct books_action actions[] = {{"", "usage", {NULL}, 0, 0, print}, {NULL}};
-    const struct option options[] = {{"json", OPTION_FLAG, &as_json, NULL, "print JSON"}, {NULL}};
-    const struct books_option members[] = {{"tenant", &tenant}, {NULL}};
-    int rc = cli_options(
-        argc, argv, &args, options, "[TENANT]",
-        "Requests, tokens and charges of one tenant or of all, by model. Works while the server runs.");
+    const struct option options[] = {
+        {"by", OPTION_TEXT, &by, "WHAT", "one line for each model, day, month or key (model)"},
+        {"month", OPTION_TEXT, &month, "MONTH", "what was billed in this month, like 2026-12"},
+        {"from", OPTION_TEXT, &from, "DAY", "from this day on, like 2026-12-01"},
+        {"to", OPTION_TEXT, &to, "DAY", "up to and with this day"},
+        {"model", OPTION_TEXT, &model, "NAME", "of this model only"},
+        {"key", OPTION_TEXT, &key, "ID", "of the key with this number only"},
+        {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},
+        {NULL},
+    };
+    const struct books_option members[] = {{"tenant", &tenant}, {"by", &by}, {"month", &month},
+                                           {"from", &from},     {"to", &to}, {"model", &model},
+                                           {"key", &key},       {NULL}};
+    int rc = cli_options(argc, argv, &args, options, "[TENANT]",
+                         "Requests, tokens and charges of one tenant or of all, by model, day, month or key. "
+                         "Works while the server runs.");
     if (rc != 0)
         return rc > 0 ? EXIT_OK : EXIT_USAGE;
     if (args > 1) {

@@ -100,6 +100,7 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     memcpy(t.currency, currency.p, 3);
     snprintf(account, sizeof account, "tenant:%s", t.name);
     if ((rc = ledger_account(&c->ledger, account, t.currency, &t.account, e)) != 0 ||
+        (rc = ledger_limit(&c->ledger, t.account, ACCOUNT_NO_OVERDRAFT, 0, e)) != 0 ||
         (rc = store_query(c->store, &q,
                           "INSERT INTO tenant (name, currency, account, max_concurrent, created)"
                           " VALUES ($1, $2, $3, $4, $5) RETURNING id",

@@ -66,9 +66,11 @@ static int open_books(struct cloud *c, struct error *e) {
     if (rc == 0)
         rc = ledger_start(&c->ledger, e);
     if (rc == 0)
-        rc = journal_recover(c, e);
-    if (rc == 0)
         rc = memory_load(c, e);
+    if (rc == 0)
+        rc = recover_open(c, e);
+    if (rc == 0)
+        rc = limit_load(c, e);
     if (rc != 0)
         error_prefix(e, "%.200s: ", c->folder);
     return rc;
@@ -106,6 +108,7 @@ void cloud_close(struct cloud *c) {
     control_stop(c);
     journal_stop(c);
     ledger_end(&c->ledger);
+    settle_free(c);
     store_close(c->store);
     memory_free(c);
     for (struct answer *a; (a = cloud_take_answer(c)) != NULL;)
@@ -195,10 +198,13 @@ static int place(struct cloud *c, struct hold *h, const struct admission *a, str
         h->price = p->id;
         h->tariff = p->tariff;
     }
+    h->tariff.rate = RATE_ONE;
     /* Cached input may cost more than input in a strange price book: the worst case is the dearer one. */
     bool dear = h->tariff.cached > h->tariff.input;
-    money_wide worst =
-        (tariff_cost(&h->tariff, dear ? 0 : h->prompt, dear ? h->prompt : 0, h->most) + 999) / 1000;
+    money_wide worst;
+    if (!tariff_cost(&h->tariff, dear ? 0 : h->prompt, dear ? h->prompt : 0, h->most, &worst))
+        return error_set(e, ERR_INVALID, "the request may cost more than can be counted");
+    worst = (worst + AMOUNT_PARTS - 1) / AMOUNT_PARTS;
     struct limit_ask ask = {.model = str_from(h->model),
                             .from = a->address,
                             .tokens = (int64_t)(h->prompt + h->most),
@@ -244,7 +250,7 @@ bool cloud_stopped(struct cloud *c, struct error *why) {
 int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e) {
     *out = NULL;
     if (a->model.n >= MODEL_NAME_BYTES || a->prompt_tokens > INT32_MAX ||
-        a->max_completion_tokens > INT32_MAX)
+        a->max_completion_tokens > INT32_MAX || a->route.n >= ROUTE_BYTES)
         return error_set(e, ERR_INVALID, "the request is too large to be counted");
     struct hold *h = calloc(1, sizeof *h);
     if (h == NULL)
@@ -260,9 +266,10 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     h->answer = a->answer;
     snprintf(h->id, sizeof h->id, "%s", a->request_id);
     memcpy(h->model, a->model.p, a->model.n);
+    if (a->route.n > 0)
+        memcpy(h->route, a->route.p, a->route.n);
     pthread_mutex_lock(&c->lock);
-    for (h->tenant = c->tenants; h->tenant != NULL && h->tenant->id != a->who->tenant;)
-        h->tenant = h->tenant->next;
+    h->tenant = memory_tenant_of(c, a->who->tenant);
     h->limited_key = memory_key(c, h->key);
     if (h->limited_key != NULL && h->limited_key->tenant != h->tenant)
         h->limited_key = NULL;
@@ -294,25 +301,32 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens) 
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Under the lock: what is due, within the hold; what is below 10^-9 stays for the next time. */
-static void charge(struct cloud *c, struct hold *h) {
+void hold_charge(struct hold *h) {
     struct tenant *t = h->tenant;
     const struct settlement *s = &h->settlement;
-    money_wide cost = s->delivered ? t->remainder + tariff_cost(&h->tariff, h->prompt - s->cached_tokens,
-                                                                s->cached_tokens, s->completion_tokens)
-                                   : t->remainder;
-    h->charge = cost / 1000 > h->held ? h->held : (amount)(cost / 1000);
-    h->remainder = t->remainder = (int64_t)(cost % 1000);
+    money_wide cost = 0;
+    /* It fits: no more than the worst case, which did. */
+    if (s->completion_tokens > 0 || s->outcome == OUTCOME_DONE)
+        tariff_cost(&h->tariff, h->prompt - s->cached_tokens, s->cached_tokens, s->completion_tokens, &cost);
+    cost += t->remainder;
+    h->charge = cost / AMOUNT_PARTS > h->held ? h->held : (amount)(cost / AMOUNT_PARTS);
+    h->remainder = t->remainder = (int64_t)(cost % AMOUNT_PARTS);
     t->balance -= h->charge;
     t->held -= h->held;
+}
+
+/* Under the lock: what was taken of the limits and not used is there again. */
+static void give_back(struct cloud *c, struct hold *h) {
+    const struct settlement *s = &h->settlement;
+    bool due = s->completion_tokens > 0 || s->outcome == OUTCOME_DONE;
     struct limit_settle done = {.tokens = (int64_t)(h->prompt + h->most),
-                                .used = s->delivered ? (int64_t)(h->prompt + s->completion_tokens) : 0,
+                                .used = due ? (int64_t)(h->prompt + s->completion_tokens) : 0,
                                 .worst = h->held,
                                 .charge = h->charge,
                                 .now = clock_mono_ns(),
                                 .wall = clock_wall_ns(),
                                 .zone = c->zone};
-    limits_settle(&t->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done);
+    limits_settle(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done);
 }
 
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
@@ -323,7 +337,8 @@ void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
         h->settlement.cached_tokens = h->prompt;
     if (h->settlement.completion_tokens > h->most)
         h->settlement.completion_tokens = h->most;
-    charge(c, h);
+    hold_charge(h);
+    give_back(c, h);
     if (charged != NULL)
         *charged = h->charge;
     c->stats.settled++;

@@ -84,6 +84,7 @@ struct rates {
 struct admission {
     const struct identity *who;
     struct str model;
+    struct str route;               /* how it came here, for its record: below 32 bytes */
     char request_id[64];            /* made by the server, unique: the transfer's id derives from it */
     uint64_t prompt_tokens;         /* counted once even with several choices */
     uint64_t max_completion_tokens; /* of all choices together */
@@ -106,14 +107,14 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens);
 
 enum outcome { OUTCOME_DONE, OUTCOME_CANCELLED, OUTCOME_FAILED };
 struct settlement {
-    bool delivered;             /* anything at all: the prompt is charged */
+    bool delivered;             /* anything at all */
     uint64_t cached_tokens;     /* of the prompt */
     uint64_t completion_tokens; /* that the socket took */
     int64_t chip_ns, first_token_ns, total_ns;
     int64_t prefill_ns; /* of chip_ns, what went before the first tokens */
     enum outcome outcome;
 };
-/* Charge what was delivered, give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. What the status of the
+/* Charge what was delivered (the prompt with the first token, or with an answer that was done without one), give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. What the status of the
  * hold's answer says is written in the same transaction. */
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
 

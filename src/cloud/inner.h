@@ -14,30 +14,49 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { REQUEST_ID_BYTES = 64, MODEL_NAME_BYTES = 200, TENANT_NAME_BYTES = 64 };
+enum {
+    REQUEST_ID_BYTES = 64,
+    MODEL_NAME_BYTES = 200,
+    TENANT_NAME_BYTES = 64,
+    ROUTE_BYTES = 32,
+    NODE_NAME_BYTES = 64
+};
 
 struct tenant {
     int64_t id, account;
     char name[TENANT_NAME_BYTES], currency[4];
     amount balance,
         held; /* what the ledger says once all that is queued is written; set aside for running requests */
-    int64_t remainder;      /* 10^-12, below 1000: charged with a later request */
+    int64_t remainder;      /* 10^-21, below 10^12: charged with a later request */
     int64_t max_concurrent; /* unless a limit says otherwise */
     struct limited limited;
     struct tenant *next;
-    /* The writer's: charged in the group that is being written, the remainder after the last charge. */
-    bool charged;
-    amount charges;
-    int64_t charged_remainder;
-    struct tenant *next_charged;
+    /* The writer's: what the group that is being written changes. */
+    bool touched;
+    struct movement moves;
+    int64_t written_remainder; /* after the last charge */
+    struct tally *tallies;
+    struct tenant *next_touched;
 };
 
 /* The writer's: the account of a currency's revenue, and what the group that is being written adds to it. */
 struct revenue {
     char currency[4];
     int64_t account;
-    amount charges;
+    struct movement moves;
     struct revenue *next;
+};
+
+/* What finished requests of one kind come to. */
+struct usage_sum {
+    char model[MODEL_NAME_BYTES];
+    int64_t key, price, rate, requests, cancelled, failed, prompt, cached, completion, charge, chip_ns,
+        prefill_ns;
+};
+
+struct tally { /* a tenant's, in the group that is being written */
+    struct usage_sum sum;
+    struct tally *next;
 };
 
 struct key {
@@ -73,7 +92,7 @@ struct hold {
     struct entry placed, journal, settled;
     int64_t key, price, at;
     struct tariff tariff;
-    char id[REQUEST_ID_BYTES], model[MODEL_NAME_BYTES];
+    char id[REQUEST_ID_BYTES], model[MODEL_NAME_BYTES], route[ROUTE_BYTES], node[NODE_NAME_BYTES];
     uint64_t prompt, most;
     amount held;
     atomic_bool durable;
@@ -81,6 +100,8 @@ struct hold {
     atomic_uint_fast64_t durable_sent;
     uint64_t sent, cached;                 /* as the socket took them */
     uint64_t writing_sent, writing_cached; /* of the group that is being committed */
+    uint64_t group;                        /* that writes the hold */
+    bool whole;                            /* its settlement is in the same group: one row is written once */
     bool ended; /* its settlement is queued behind what was sent, and says as much */
     struct settlement settlement;
     amount charge;
@@ -120,17 +141,26 @@ struct cloud {
     struct error why;
     struct cloud_stats stats;
     pthread_t writer;
-    struct tenant *charged; /* the writer's */
+    /* The writer's. */
+    uint64_t groups;
+    int64_t now; /* of the group */
+    struct tenant *touched;
     struct revenue *revenues;
+    struct tally *spare_tallies;
     struct control *control;
     struct answer *answers; /* that nobody has taken back yet */
 };
+
+/* ---- cloud.c ---- */
+/* Under the lock: what the hold's settlement comes to, within the hold; what is below 10^-9 stays for the next time. */
+void hold_charge(struct hold *h);
 
 /* ---- memory.c: the mirror ---- */
 int memory_load(struct cloud *c, struct error *e);
 void memory_free(struct cloud *c);
 struct tenant *memory_tenant(struct cloud *c,
-                             struct str name); /* under the lock, or on the writer's thread */
+                             struct str name);                /* under the lock, or on the writer's thread */
+struct tenant *memory_tenant_of(struct cloud *c, int64_t id); /* the same */
 struct price_row *memory_price(struct cloud *c, struct str model, const char *currency);
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
 struct key *memory_key(struct cloud *c, int64_t id);
@@ -152,8 +182,25 @@ void journal_stop(struct cloud *c);
 void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once until written */
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e);
+
+/* ---- settle.c: a group's entries, on the writer's thread ---- */
+int settle_hold(struct cloud *c, struct hold *h, struct error *e);
+int settle_sent(struct cloud *c, const struct hold *h, struct error *e);
+int settle_charge(struct cloud *c, struct hold *h, bool *again,
+                  struct error *e);                 /* *again: it was written before */
+int settle_group(struct cloud *c, struct error *e); /* before the commit: the accounts and the usage */
+void settle_free(struct cloud *c);
+
+/* ---- recover.c ---- */
 /* Settle what a crash left open. */
-int journal_recover(struct cloud *c, struct error *e);
+int recover_open(struct cloud *c, struct error *e);
+
+/* ---- usage.c ---- */
+bool usage_due(const struct usage_record *u);                               /* is the prompt to be paid? */
+bool usage_same(const struct usage_sum *sum, const struct usage_record *u); /* does it count there? */
+int usage_add(struct usage_sum *sum, const struct usage_record *u, struct error *e);
+/* Add to the day's row of the ledger's period. */
+int usage_write(struct ledger *l, int64_t tenant, const struct usage_sum *sum, int64_t at, struct error *e);
 
 /* ---- admin.c: the operations behind the commands ---- */
 struct operation_row {
@@ -170,7 +217,7 @@ const struct operation_row *admin_find(struct str name);
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
 
 /* ---- limit_admin.c: limits as rows, and the operations on them ---- */
-int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there */
+int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there, and nothing is open */
 extern const struct operation_row limit_operations[];
 
 /* ---- control.c ---- */

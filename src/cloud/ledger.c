@@ -7,6 +7,10 @@
 
 /* ---- the head ---- */
 
+void ledger_end(struct ledger *l) {
+    buf_free(&l->row);
+}
+
 int ledger_begin(struct ledger *l, struct error *e) {
     l->locked = l->moved = false;
     return store_begin(l->store, e);
@@ -69,8 +73,7 @@ void ledger_rollback(struct ledger *l) {
     store_rollback(l->store);
 }
 
-/* The period that a posting of this time belongs to: the last one, or a new one when its month is over or closed. The clock going back opens none again. */
-static int need_period(struct ledger *l, int64_t at, struct error *e) {
+int ledger_need_period(struct ledger *l, int64_t at, struct error *e) {
     char month[CALENDAR_MONTH];
     struct query *q;
     calendar_month(month, at, l->zone);
@@ -124,23 +127,42 @@ int ledger_account(struct ledger *l, const char *name, const char *currency, int
     return rc != 0 || same ? rc : error_set(e, ERR_CONFLICT, "the account %s has another currency", name);
 }
 
-int ledger_add(struct ledger *l, int64_t account, amount value, struct error *e) {
+int ledger_move(struct ledger *l, int64_t account, const struct movement *m, struct error *e) {
     struct query *q;
-    int rc = store_query(l->store, &q, "SELECT balance FROM account WHERE id = $1", e);
+    int rc = store_query(l->store, &q,
+                         "SELECT balance, pending_debit, pending_credit FROM account WHERE id = $1", e);
     if (rc != 0)
         return rc;
     query_int(q, 1, account);
     if ((rc = query_step(q, e)) <= 0)
         return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "there is no account %lld", (long long)account);
-    amount balance = query_column_int(q, 0);
+    struct movement now = {query_column_int(q, 0), query_column_int(q, 1), query_column_int(q, 2)};
     if ((rc = query_run(q, e)) != 0)
         return rc;
-    if (__builtin_add_overflow(balance, value, &balance))
+    if (__builtin_add_overflow(now.balance, m->balance, &now.balance) ||
+        __builtin_add_overflow(now.pending_debit, m->pending_debit, &now.pending_debit) ||
+        __builtin_add_overflow(now.pending_credit, m->pending_credit, &now.pending_credit))
         return error_set(e, ERR_INVALID, "the account's balance would be too large");
-    if ((rc = store_query(l->store, &q, "UPDATE account SET balance = $2 WHERE id = $1", e)) != 0)
+    if ((rc = store_query(
+             l->store, &q,
+             "UPDATE account SET balance = $2, pending_debit = $3, pending_credit = $4 WHERE id = $1", e)) !=
+        0)
         return rc;
     query_int(q, 1, account);
-    query_int(q, 2, balance);
+    query_int(q, 2, now.balance);
+    query_int(q, 3, now.pending_debit);
+    query_int(q, 4, now.pending_credit);
+    return query_run(q, e);
+}
+
+int ledger_limit(struct ledger *l, int64_t account, int64_t flags, amount line, struct error *e) {
+    struct query *q;
+    int rc = store_query(l->store, &q, "UPDATE account SET flags = $2, line = $3 WHERE id = $1", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, account);
+    query_int(q, 2, flags);
+    query_int(q, 3, line);
     return query_run(q, e);
 }
 
@@ -170,7 +192,7 @@ static int check_same(struct store *s, const struct transfer *t, struct error *e
 int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struct error *e) {
     struct query *q;
     int rc = ledger_lock(l, e);
-    if (rc != 0 || (rc = need_period(l, t->at, e)) != 0 ||
+    if (rc != 0 || (rc = ledger_need_period(l, t->at, e)) != 0 ||
         (rc = store_query(l->store, &q,
                           "INSERT INTO transfer (seq, id, at, kind, debit, credit, amount, phase, about,"
                           " period, note, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
@@ -205,59 +227,8 @@ int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struc
 
 int ledger_transfer(struct ledger *l, const struct transfer *t, bool *again, struct error *e) {
     int rc = ledger_record(l, t, again, e);
-    if (rc != 0 || *again || (rc = ledger_add(l, t->debit, -t->value, e)) != 0)
+    if (rc != 0 || *again ||
+        (rc = ledger_move(l, t->debit, &(struct movement){.balance = -t->value}, e)) != 0)
         return rc;
-    return ledger_add(l, t->credit, t->value, e);
-}
-
-/* ---- the first start ---- */
-
-/* The first row behind number `after` gets its place in the chain. 1: there was one. */
-static int adopt_one(struct ledger *l, struct error *e) {
-    struct query *q;
-    struct chain_row row;
-    int rc = chain_read(l->store, &q, l->seq, e);
-    if (rc != 0 || (rc = chain_next(q, &row, e)) <= 0 || (rc = need_period(l, row.transfer.at, e)) != 0)
-        return rc;
-    l->hash = chain_hash(&l->row, &l->hash, row.seq, l->period, &row.transfer);
-    l->seq = row.seq;
-    l->moved = true;
-    if (l->row.failed)
-        return error_set(e, ERR_NO_MEMORY, "no memory for a transfer");
-    if ((rc = store_query(l->store, &q, "UPDATE transfer SET period = $2, hash = $3 WHERE seq = $1", e)) != 0)
-        return rc;
-    query_int(q, 1, l->seq);
-    query_int(q, 2, l->period);
-    query_blob(q, 3, (struct str){(const char *)l->hash.byte, sizeof l->hash.byte});
-    rc = query_run(q, e);
-    return rc != 0 ? rc : 1;
-}
-
-static int make_head(struct ledger *l, struct error *e) {
-    struct query *q;
-    struct hash none = {0};
-    int rc = store_query(l->store, &q,
-                         "INSERT INTO book (id, seq, hash, period, zone) VALUES (1, 0, $1, 0, 0)"
-                         " ON CONFLICT (id) DO NOTHING",
-                         e);
-    if (rc != 0)
-        return rc;
-    query_blob(q, 1, (struct str){(const char *)none.byte, sizeof none.byte});
-    if ((rc = query_run(q, e)) != 0 || query_inserted(q) == 0 || (rc = ledger_lock(l, e)) != 0)
-        return rc;
-    while ((rc = adopt_one(l, e)) > 0) {}
-    return rc;
-}
-
-int ledger_start(struct ledger *l, struct error *e) {
-    int rc = ledger_begin(l, e);
-    if (rc == 0 && (rc = make_head(l, e)) == 0)
-        rc = ledger_commit(l, e);
-    if (rc != 0)
-        ledger_rollback(l);
-    return rc;
-}
-
-void ledger_end(struct ledger *l) {
-    buf_free(&l->row);
+    return ledger_move(l, t->credit, &(struct movement){.balance = t->value}, e);
 }

@@ -52,24 +52,35 @@ struct transfer {
     const struct usage_record *usage; /* of the request that it settles, or NULL */
 };
 
+/* ---- adopt.c ---- */
+
 /* Make the head of new books, and chain what a version without a chain has written. */
 int ledger_start(struct ledger *l, struct error *e);
-void ledger_end(struct ledger *l);
 
+/* ---- ledger.c ---- */
+
+void ledger_end(struct ledger *l);
 int ledger_begin(struct ledger *l, struct error *e);
 int ledger_commit(struct ledger *l, struct error *e); /* durable when it returns 0 */
 void ledger_rollback(struct ledger *l);
 /* Read the head and keep others from moving it until the transaction ends; whoever records does it. */
 int ledger_lock(struct ledger *l, struct error *e);
+/* Begin the period that a posting of this time belongs to, if it is not the last one: its month is over, or closed. A clock that goes back begins none. */
+int ledger_need_period(struct ledger *l, int64_t at, struct error *e);
 
 /* Move value from one account to another. The same id with the same content is the same transfer (and 0 is returned with *again set); with other content ERR_CONFLICT. */
 int ledger_transfer(struct ledger *l, const struct transfer *t, bool *again, struct error *e);
-/* Its two halves: the row of the journal, and what it adds to an account's balance. Whoever records many transfers in one transaction adds once an account,
+/* Its two halves: the row of the journal, and what it adds to an account. Whoever records many transfers in one transaction moves an account once,
  * before the commit. */
 int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struct error *e);
-int ledger_add(struct ledger *l, int64_t account, amount value, struct error *e);
+struct movement {
+    amount balance, pending_debit, pending_credit;
+};
+int ledger_move(struct ledger *l, int64_t account, const struct movement *m, struct error *e);
 /* The account of that name, made when absent. ERR_CONFLICT: it is there with another currency. */
 int ledger_account(struct ledger *l, const char *name, const char *currency, int64_t *id, struct error *e);
+/* Set its flags (of enum account_flag) and its credit line. */
+int ledger_limit(struct ledger *l, int64_t account, int64_t flags, amount line, struct error *e);
 
 /* ---- chain.c ---- */
 

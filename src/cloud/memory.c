@@ -22,6 +22,13 @@ struct tenant *memory_tenant(struct cloud *c, struct str name) {
     return t;
 }
 
+struct tenant *memory_tenant_of(struct cloud *c, int64_t id) {
+    struct tenant *t = c->tenants;
+    while (t != NULL && t->id != id)
+        t = t->next;
+    return t;
+}
+
 struct price_row *memory_price(struct cloud *c, struct str model, const char *currency) {
     struct price_row *p = c->prices;
     while (p != NULL && (!str_is(model, p->model) || strcmp(p->currency, currency) != 0))
@@ -73,7 +80,8 @@ static int load_tenants(struct cloud *c, struct error *e) {
     struct query *q;
     int rc =
         store_query(c->store, &q,
-                    "SELECT t.id, t.account, t.name, t.currency, t.max_concurrent, a.balance, a.remainder"
+                    "SELECT t.id, t.account, t.name, t.currency, t.max_concurrent, a.balance, a.remainder,"
+                    " a.pending_debit"
                     " FROM tenant t JOIN account a ON a.id = t.account ORDER BY t.id",
                     e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
@@ -81,7 +89,8 @@ static int load_tenants(struct cloud *c, struct error *e) {
                            .account = query_column_int(q, 1),
                            .max_concurrent = query_column_int(q, 4),
                            .balance = query_column_int(q, 5),
-                           .remainder = query_column_int(q, 6)};
+                           .remainder = query_column_int(q, 6),
+                           .held = query_column_int(q, 7)};
         copy_text(t.name, sizeof t.name, query_column_text(q, 2));
         copy_text(t.currency, sizeof t.currency, query_column_text(q, 3));
         rc = memory_add_tenant(c, &t, e);
@@ -127,9 +136,7 @@ int memory_load(struct cloud *c, struct error *e) {
     int rc = load_tenants(c, e);
     if (rc == 0)
         rc = load_keys(c, e);
-    if (rc == 0)
-        rc = load_prices(c, e);
-    return rc != 0 ? rc : limit_load(c, e);
+    return rc != 0 ? rc : load_prices(c, e);
 }
 
 void memory_free(struct cloud *c) {

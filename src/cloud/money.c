@@ -61,7 +61,11 @@ bool money_currency(struct str text) {
     return text.n == 3;
 }
 
-money_wide tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output) {
-    return (money_wide)t->input * (money_wide)input + (money_wide)t->cached * (money_wide)cached +
-           (money_wide)t->output * (money_wide)output;
+bool tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output, money_wide *cost) {
+    const money_wide most = (money_wide)1 << 126;
+    money_wide sum = (money_wide)t->input * (money_wide)input + (money_wide)t->cached * (money_wide)cached +
+                     (money_wide)t->output * (money_wide)output;
+    bool fits = t->rate <= 0 || sum <= most / t->rate;
+    *cost = fits ? sum * t->rate : most;
+    return fits;
 }

@@ -14,11 +14,14 @@ void money_write(struct buf *out, int64_t value, int digits);
 /* Three capital letters. */
 bool money_currency(struct str text);
 
-/* What a request costs, in 10^-12: fits in 128 bits for any counts and prices. */
+/* What a token costs: prices, and how much of the tenant's currency (10^-9) one of the price's is. */
 struct tariff {
     price input, cached, output;
+    int64_t rate;
 };
 __extension__ typedef __int128 money_wide;
-money_wide tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output);
+/* What a request costs, in 10^-21. Counts up to INT32_MAX; false when it does not fit into 2^126. */
+bool tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output, money_wide *cost);
+#define AMOUNT_PARTS INT64_C(1000000000000) /* of 10^-21 in an amount's 10^-9 */
 
 #endif

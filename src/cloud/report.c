@@ -10,41 +10,94 @@ static void write_money(struct buf *out, const char *name, int64_t value) {
     buf_byte(out, '"');
 }
 
-static void write_counts(struct buf *out, const int64_t count[6]) {
-    buf_printf(out,
-               "\"requests\":%lld,\"prompt_tokens\":%lld,\"cached_tokens\":%lld,\"completion_tokens\":%lld,"
-               "\"chip_seconds\":%.3f",
-               (long long)count[0], (long long)count[1], (long long)count[2], (long long)count[3],
-               (double)count[5] / 1e9);
-    write_money(out, "charged", count[4]);
+/* What usage_day sums up, in the order of the query. */
+static const char *const count_name[] = {"requests",      "cancelled",     "failed",
+                                         "prompt_tokens", "cached_tokens", "completion_tokens"};
+enum { COUNTS = sizeof count_name / sizeof *count_name, SUMS = COUNTS + 3 };
+
+static void write_counts(struct buf *out, const int64_t sum[SUMS]) {
+    for (int i = 0; i < COUNTS; i++)
+        buf_printf(out, "\"%s\":%lld,", count_name[i], (long long)sum[i]);
+    buf_printf(out, "\"chip_seconds\":%.3f,\"prefill_seconds\":%.3f", (double)sum[COUNTS + 1] / 1e9,
+               (double)sum[COUNTS + 2] / 1e9);
+    write_money(out, "charged", sum[COUNTS]);
 }
 
-/* One tenant's finished requests, all models together and each. A prompt counts where it was due: with the first token, or with an answer that was done without
- * one. */
-static int tenant_usage(struct cloud *c, const struct tenant *t, struct buf *out, struct error *e) {
+/* By what usage may be told apart, and what the list is called. */
+static const struct {
+    const char *by, *list;
+} grouping[] = {{"model", "models"}, {"day", "days"}, {"month", "months"}, {"key", "keys"}};
+
+struct usage_question {
+    struct str month, from, to, model;
+    int64_t key;
+    size_t by; /* of grouping */
+};
+
+static int read_question(struct usage_question *u, const struct json *args, struct error *e) {
+    static const char *const date[] = {"month", "from", "to"};
+    struct str by = json_as_str(json_get(args, "by")), key = json_as_str(json_get(args, "key"));
+    struct str *const text[] = {&u->month, &u->from, &u->to};
+    int64_t at;
+    *u = (struct usage_question){.model = json_as_str(json_get(args, "model"))};
+    while (by.n > 0 && u->by < sizeof grouping / sizeof *grouping && !str_is(by, grouping[u->by].by))
+        u->by++;
+    if (u->by == sizeof grouping / sizeof *grouping)
+        return error_param(e, ERR_INVALID, "by", "usage is told by model, day, month or key");
+    for (size_t i = 0; i < sizeof date / sizeof *date; i++) {
+        *text[i] = json_as_str(json_get(args, date[i]));
+        if (text[i]->n > 0 && (calendar_parse(&at, *text[i], 0, NULL) != 0 ||
+                               text[i]->n != (i == 0 ? CALENDAR_MONTH : CALENDAR_DAY) - 1))
+            return error_param(e, ERR_INVALID, date[i], "'%.*s' is no %s: write it like %s",
+                               (int)(text[i]->n < 40 ? text[i]->n : 40), text[i]->p, i == 0 ? "month" : "day",
+                               i == 0 ? "2026-12" : "2026-12-01");
+    }
+    for (size_t i = 0; i < key.n; i++) {
+        if (key.p[i] < '0' || key.p[i] > '9' || i >= 18)
+            return error_param(e, ERR_INVALID, "key", "a key is meant by its number; see unkai key list");
+        u->key = u->key * 10 + (key.p[i] - '0');
+    }
+    return 0;
+}
+
+/* One tenant's finished requests, all together and apart. A prompt counts where it was due: with the first token, or with an answer that was done without
+ * one. A month is the period that they were billed in. */
+static int tenant_usage(struct cloud *c, const struct tenant *t, const struct usage_question *u,
+                        struct buf *out, struct error *e) {
     struct query *q;
-    struct buf models = {0};
-    int64_t total[6] = {0};
+    struct buf parts = {0};
+    int64_t total[SUMS] = {0};
     int rc = store_query(
         c->store, &q,
-        "SELECT model, count(*), sum(iif(due, prompt, 0)), sum(iif(due, cached, 0)), sum(sent), sum(charge),"
-        " sum(chip_ns) FROM (SELECT *, sent > 0 OR state = 'done' AS due FROM request"
-        " WHERE tenant = $1 AND state <> 'open') GROUP BY model ORDER BY model",
+        "SELECT CASE $7 WHEN 'day' THEN u.day WHEN 'month' THEN p.month WHEN 'key' THEN CAST(u.key AS TEXT)"
+        " ELSE u.model END, CAST(sum(requests) AS BIGINT), CAST(sum(cancelled) AS BIGINT),"
+        " CAST(sum(failed) AS BIGINT), CAST(sum(prompt) AS BIGINT), CAST(sum(cached) AS BIGINT),"
+        " CAST(sum(completion) AS BIGINT), CAST(sum(charge) AS BIGINT), CAST(sum(chip_ns) AS BIGINT),"
+        " CAST(sum(prefill_ns) AS BIGINT) FROM usage_day u JOIN period p ON p.id = u.period"
+        " WHERE u.tenant = $1 AND ($2 = '' OR p.month = $2) AND ($3 = '' OR u.day >= $3)"
+        " AND ($4 = '' OR u.day <= $4) AND ($5 = '' OR u.model = $5) AND ($6 = 0 OR u.key = $6)"
+        " GROUP BY 1 ORDER BY 1",
         e);
     if (rc != 0)
         return rc;
     query_int(q, 1, t->id);
+    query_text(q, 2, u->month);
+    query_text(q, 3, u->from);
+    query_text(q, 4, u->to);
+    query_text(q, 5, u->model);
+    query_int(q, 6, u->key);
+    query_text(q, 7, str_from(grouping[u->by].by));
     while ((rc = query_step(q, e)) > 0) {
-        int64_t count[6];
-        for (int i = 0; i < 6; i++) {
-            count[i] = query_column_int(q, i + 1);
-            total[i] += count[i];
+        int64_t sum[SUMS];
+        for (int i = 0; i < SUMS; i++) {
+            sum[i] = query_column_int(q, i + 1);
+            total[i] += sum[i];
         }
-        buf_text(&models, models.n ? ",{\"model\":" : "{\"model\":");
-        json_write_str(&models, query_column_text(q, 0));
-        buf_byte(&models, ',');
-        write_counts(&models, count);
-        buf_byte(&models, '}');
+        buf_printf(&parts, "%s{\"%s\":", parts.n ? "," : "", grouping[u->by].by);
+        json_write_str(&parts, query_column_text(q, 0));
+        buf_byte(&parts, ',');
+        write_counts(&parts, sum);
+        buf_byte(&parts, '}');
     }
     pthread_mutex_lock(&c->lock);
     amount balance = t->balance, held = t->held;
@@ -55,28 +108,31 @@ static int tenant_usage(struct cloud *c, const struct tenant *t, struct buf *out
     write_counts(out, total);
     write_money(out, "held", held);
     write_money(out, "available", balance - held);
-    buf_text(out, ",\"models\":[");
-    buf_str(out, buf_view(&models));
+    buf_printf(out, ",\"%s\":[", grouping[u->by].list);
+    buf_str(out, buf_view(&parts));
     buf_text(out, "]}");
-    buf_free(&models);
+    buf_free(&parts);
     return rc;
 }
 
 int report_usage(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str name = json_as_str(json_get(args, "tenant"));
-    int rc = 0;
+    struct usage_question u;
+    int rc = read_question(&u, args, e);
+    if (rc != 0)
+        return rc;
     if (name.n > 0) {
         const struct tenant *t = memory_tenant(c, name);
         if (t == NULL)
             return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
                                (int)(name.n < 60 ? name.n : 60), name.p);
-        return tenant_usage(c, t, out, e);
+        return tenant_usage(c, t, &u, out, e);
     }
     buf_byte(out, '[');
     for (const struct tenant *t = c->tenants; rc == 0 && t != NULL; t = t->next) {
         if (t != c->tenants)
             buf_byte(out, ',');
-        rc = tenant_usage(c, t, out, e);
+        rc = tenant_usage(c, t, &u, out, e);
     }
     buf_byte(out, ']');
     return rc;

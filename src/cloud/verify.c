@@ -27,33 +27,35 @@ static int find_wrong(struct store *s, const char *what, const char *sql, struct
     return rc;
 }
 
-/* What a finished request came to, in 10^-12, from its own record; false when no request could have those counts. */
+/* What a finished request came to, in 10^-21, from its own record; false when no request could have those counts. */
 static bool request_cost(struct query *q, money_wide *cost) {
     int64_t prompt = query_column_int(q, 3), cached = query_column_int(q, 4), sent = query_column_int(q, 5);
-    struct tariff t = {query_column_int(q, 7), query_column_int(q, 8), query_column_int(q, 9)};
+    struct tariff t = {query_column_int(q, 7), query_column_int(q, 8), query_column_int(q, 9),
+                       query_column_int(q, 12)};
     bool due = query_column_int(q, 10) != 0;
     int64_t most = query_column_int(q, 11);
     if (cached < 0 || cached > prompt || prompt > INT32_MAX || sent < 0 || sent > most || most > INT32_MAX)
         return false;
-    *cost = due ? tariff_cost(&t, (uint64_t)(prompt - cached), (uint64_t)cached, (uint64_t)sent) : 0;
-    return true;
+    *cost = 0;
+    return !due || tariff_cost(&t, (uint64_t)(prompt - cached), (uint64_t)cached, (uint64_t)sent, cost);
 }
 
 /* Every charge is what the request's record and its price say, give or take the fraction that is carried; and what a tenant was charged for all of its requests
- * and its remainder are, to the last 10^-12, what they cost together. */
+ * and its remainder are, to the last 10^-21, what they cost together. */
 static int check_charges(struct store *s, struct buf *wrong, struct error *e) {
     struct query *q;
     char tenant[TENANT_NAME_BYTES] = "";
     money_wide left = 0, cost;
     int requests = 0, tenants = 0;
-    int rc = store_query(s, &q,
-                         "SELECT t.name, a.remainder, r.id, r.prompt, r.cached, r.sent, r.charge,"
-                         " coalesce(p.input, 0), coalesce(p.cached, 0), coalesce(p.output, 0),"
-                         " CASE WHEN r.sent > 0 OR r.state = 'done' THEN 1 ELSE 0 END, r.most FROM tenant t"
-                         " JOIN account a ON a.id = t.account"
-                         " LEFT JOIN request r ON r.tenant = t.id AND r.state <> 'open'"
-                         " LEFT JOIN price p ON p.id = r.price ORDER BY t.name",
-                         e);
+    int rc = store_query(
+        s, &q,
+        "SELECT t.name, a.remainder, r.id, r.prompt, r.cached, r.sent, r.charge,"
+        " coalesce(p.input, 0), coalesce(p.cached, 0), coalesce(p.output, 0),"
+        " CASE WHEN r.sent > 0 OR r.state = 'done' THEN 1 ELSE 0 END, r.most, r.rate FROM tenant t"
+        " JOIN account a ON a.id = t.account"
+        " LEFT JOIN request r ON r.tenant = t.id AND r.state <> 'open'"
+        " LEFT JOIN price p ON p.id = r.price ORDER BY t.name",
+        e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
         rc = 0;
         struct str name = query_column_text(q, 0);
@@ -64,8 +66,8 @@ static int check_charges(struct store *s, struct buf *wrong, struct error *e) {
             snprintf(tenant, sizeof tenant, "%.*s", (int)name.n, name.p);
             left = -(money_wide)query_column_int(q, 1);
         }
-        money_wide charged = (money_wide)query_column_int(q, 6) * 1000;
-        if (!request_cost(q, &cost) || cost - charged > 999 || charged - cost > 999)
+        money_wide charged = (money_wide)query_column_int(q, 6) * AMOUNT_PARTS;
+        if (!request_cost(q, &cost) || cost - charged >= AMOUNT_PARTS || charged - cost >= AMOUNT_PARTS)
             add_wrong(wrong, &requests, "a charge is not what its request cost", query_column_text(q, 2));
         else
             left += cost - charged;
@@ -148,6 +150,12 @@ int ledger_verify(struct ledger *l, struct verification *v, struct buf *wrong, s
          " r.id = substr(t.id, 8) AND r.state <> 'open')", /* 8: behind "settle:"; the request's index finds it */
          false},
         {"a charge above its hold", "SELECT id FROM request WHERE charge > hold", false},
+        {"what an account's pending transfers and holds may take is not their sum",
+         "SELECT name FROM account a WHERE pending_debit <> coalesce((SELECT CAST(sum(r.hold) AS BIGINT) FROM"
+         " request r JOIN tenant t ON t.id = r.tenant WHERE t.account = a.id AND r.state = 'open'), 0)"
+         " + coalesce((SELECT CAST(sum(x.amount) AS BIGINT) FROM pending p JOIN transfer x ON"
+         " x.seq = p.transfer WHERE x.debit = a.id), 0)",
+         false},
         {"a hold is open and no request runs", "SELECT id FROM request WHERE state = 'open'", true},
     };
     int rc = ledger_lock(l, e);

@@ -217,6 +217,7 @@ static void on_engine_event(void *context, const struct engine_event *event) {
 /* A hold for the worst case. A caller who set no limit gets the longest answer that its credit covers. */
 static int admit(struct completion *c, struct error *e) {
     struct admission a = {.who = &c->who, .model = c->ask.model, .prompt_tokens = c->prompt_tokens};
+    a.route = c->ask.chat ? STR("chat.completions") : STR("completions");
     snprintf(a.request_id, sizeof a.request_id, "%s", c->id);
     for (;;) {
         a.max_completion_tokens = (uint64_t)c->max_tokens * c->choices;

@@ -33,10 +33,15 @@ const char *const schema_migrations[] = {
     /* 2: the chain over the journal, pending transfers, periods, roll-ups, limits, idempotency, billing, the owner's assets, administration.
      * Written in words that PostgreSQL takes too once its driver has replaced the types; see store.h. */
     "DROP TABLE posting;"
+    "DROP INDEX request_by_tenant;" /* usage_day is read instead */
+    "UPDATE account SET remainder = remainder * 1000000000;" /* 10^-12 became 10^-21 */
     "ALTER TABLE account ADD COLUMN pending_debit INTEGER NOT NULL DEFAULT 0;" /* what pending transfers and holds may still take */
     "ALTER TABLE account ADD COLUMN pending_credit INTEGER NOT NULL DEFAULT 0;" /* and bring */
     "ALTER TABLE account ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;"          /* enum account_flag */
     "ALTER TABLE account ADD COLUMN line INTEGER NOT NULL DEFAULT 0;" /* credit line: how far below zero it may go */
+    "UPDATE account SET flags = 1 WHERE id IN (SELECT account FROM tenant);"
+    "UPDATE account SET pending_debit = coalesce((SELECT CAST(sum(r.hold) AS BIGINT) FROM request r"
+    " JOIN tenant t ON t.id = r.tenant WHERE t.account = account.id AND r.state = 'open'), 0);"
     "ALTER TABLE transfer ADD COLUMN phase INTEGER NOT NULL DEFAULT 0;" /* enum transfer_phase */
     "ALTER TABLE transfer ADD COLUMN about TEXT NOT NULL DEFAULT '';" /* the id of the transfer that it posts, voids, expires or reverses */
     "ALTER TABLE transfer ADD COLUMN period INTEGER NOT NULL DEFAULT 0;"

@@ -64,8 +64,12 @@ static void test_money(void **state) {
     check_money("2.50000000", 6, 2500000, "2.5");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(money_parse(&got, str_from(bad[i]), 6, &e), ERR_INVALID);
-    struct tariff t = {INT64_MAX, INT64_MAX, INT64_MAX};
-    assert_true(tariff_cost(&t, INT32_MAX, INT32_MAX, INT32_MAX) > 0); /* 128 bits */
+    struct tariff t = {INT64_MAX, INT64_MAX, INT64_MAX, RATE_ONE};
+    money_wide cost;
+    assert_true(tariff_cost(&t, INT32_MAX / 4, INT32_MAX / 4, INT32_MAX / 4, &cost)); /* 128 bits */
+    assert_true(cost == (money_wide)3 * INT64_MAX * (INT32_MAX / 4) * RATE_ONE);
+    t.rate = INT64_MAX;
+    assert_false(tariff_cost(&t, INT32_MAX, INT32_MAX, INT32_MAX, &cost));
 }
 
 /* ---- operations ---- */

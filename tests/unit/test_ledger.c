@@ -2,6 +2,7 @@
  * somebody's hands, is refused with a sentence that says so. */
 #include "cloud/cloud.h"
 #include "cloud/control.h"
+#include "cloud/ledger.h"
 
 #include "base/json.h"
 #include "store/schema.h"
@@ -210,9 +211,21 @@ static void test_kept_root(void **state) {
     expect_verify(root, "{\"ok\":true,\"transfers\":7,");
     expect_verify(later, "[\"the books do not contain the root ");
     touch("UPDATE transfer SET note = 'a gift', hash = x'' WHERE seq = 2; UPDATE transfer SET hash = x'';"
-          "DELETE FROM book; DELETE FROM period"); /* the next start chains them */
+          "DELETE FROM book; DELETE FROM period; DELETE FROM usage_day"); /* the next start chains them */
     expect_verify(root, "\"ok\":false");
     expect_verify(root, "[\"the books do not contain the root ");
+    buf_free(&answer);
+}
+
+static void expect_usage(const char *with, const char *says) {
+    char request[200];
+    struct buf answer = {0};
+    struct error e = {0};
+    snprintf(request, sizeof request, "{\"op\":\"usage\",\"tenant\":\"t\"%s}", with);
+    if (ask(request, &answer, &e) != 0)
+        fail_msg("%s: %s", request, e.text);
+    if (strstr(answer.p, says) == NULL)
+        fail_msg("%s: %s", request, answer.p);
     buf_free(&answer);
 }
 
@@ -233,22 +246,115 @@ static void test_first_version(void **state) {
         "INSERT INTO posting VALUES (1, 2, -10000000000), (1, 1, 10000000000), (2, 1, -1000), (2, 3, 1000)");
     get_root(root); /* and recovery */
     expect_verify(root, "{\"ok\":true,\"transfers\":3,");
+    /* 7 * 10^-3 was carried, and one of the two tokens' prompt was cached. */
+    expect_usage(",\"by\":\"month\"", "\"months\":[{\"month\":\"2025-11\",\"requests\":1,\"cancelled\":0,"
+                                      "\"failed\":0,\"prompt_tokens\":1,");
+    expect_usage(",\"by\":\"model\"",
+                 "\"requests\":2,\"cancelled\":0,\"failed\":1,\"prompt_tokens\":4,\"cached_tokens\":1,"
+                 "\"completion_tokens\":2,\"chip_seconds\":0.000,\"prefill_seconds\":0.000,"
+                 "\"charged\":\"0.000003004\",\"held\":\"0\"");
     touch("UPDATE transfer SET amount = amount + 1 WHERE seq = 1");
     expect_verify(root, "the chain breaks at transfer: 1, opening:1");
 }
+
+static const char nothing[] = "\"requests\":0,\"cancelled\":0,";
 
 /* A prompt that was not due is not on the bill, so it is not in the sums either. */
 static void test_usage(void **state) {
     struct buf answer = {0};
     struct error e = {0};
     make_books();
-    assert_int_equal(ask("{\"op\":\"usage\",\"tenant\":\"t\"}", &answer, &e), 0);
     /* (30 - 4) * 300.000001 + 4 * 150 + 10 * 700.000333, in 10^-6 */
-    const char *sums = "\"requests\":4,\"prompt_tokens\":30,\"cached_tokens\":4,\"completion_tokens\":10,"
-                       "\"chip_seconds\":0.000,\"charged\":\"0.015400003\"";
-    if (strstr(answer.p, sums) == NULL)
-        fail_msg("%s", answer.p);
+    expect_usage("", "\"requests\":4,\"cancelled\":1,\"failed\":1,\"prompt_tokens\":30,\"cached_tokens\":4,"
+                     "\"completion_tokens\":10,\"chip_seconds\":0.000,\"prefill_seconds\":0.000,"
+                     "\"charged\":\"0.015400003\"");
+    expect_usage("", "\"models\":[{\"model\":\"m\",\"requests\":4,");
+    expect_usage(",\"by\":\"key\"", "\"keys\":[{\"key\":\"1\",\"requests\":4,");
+    expect_usage(",\"by\":\"day\"", "\"days\":[{\"day\":\"20");
+    expect_usage(",\"by\":\"month\"", "\"months\":[{\"month\":\"20");
+    expect_usage(",\"key\":\"1\",\"model\":\"m\",\"from\":\"2026-01-01\"", "\"requests\":4,");
+    expect_usage(",\"key\":\"2\"", nothing);
+    expect_usage(",\"model\":\"n\"", nothing);
+    expect_usage(",\"month\":\"2025-01\"", nothing);
+    expect_usage(",\"to\":\"2025-01-01\"", nothing);
+    expect_usage(",\"from\":\"2199-01-01\"", nothing);
+    assert_int_equal(ask("{\"op\":\"usage\",\"by\":\"moon\"}", &answer, &e), ERR_INVALID);
+    assert_int_equal(ask("{\"op\":\"usage\",\"from\":\"2026-02-30\"}", &answer, &e), ERR_INVALID);
+    assert_int_equal(ask("{\"op\":\"usage\",\"month\":\"2026-02-01\"}", &answer, &e), ERR_INVALID);
+    assert_int_equal(ask("{\"op\":\"usage\",\"key\":\"' OR 1=1\"}", &answer, &e), ERR_INVALID);
     buf_free(&answer);
+}
+
+/* ---- periods ---- */
+
+static struct ledger ledger;
+
+static int64_t when(const char *day, int64_t zone) {
+    int64_t at = 0;
+    struct error e = {0};
+    if (calendar_parse(&at, str_from(day), zone, &e) != 0)
+        fail_msg("%s", e.text);
+    return at;
+}
+
+/* A transfer of 1 from the first account to the second; the period it is in. */
+static int64_t period_of(int64_t at) {
+    static int number;
+    char id[20];
+    struct error e = {0};
+    bool again;
+    snprintf(id, sizeof id, "p%d", number++);
+    struct transfer t = {.id = str_from(id), .kind = STR("x"), .debit = 1, .credit = 2, .value = 1, .at = at};
+    assert_int_equal(ledger_begin(&ledger, &e), 0);
+    if (ledger_transfer(&ledger, &t, &again, &e) != 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(ledger_commit(&ledger, &e), 0);
+    return ledger.period;
+}
+
+static void run_sql(const char *sql) {
+    struct query *q;
+    struct error e = {0};
+    assert_int_equal(store_query(ledger.store, &q, sql, &e), 0);
+    assert_int_equal(query_run(q, &e), 0);
+}
+
+static void test_periods(void **state) {
+    struct error e = {0};
+    int64_t account;
+    struct verification v = {0};
+    struct buf wrong = {0};
+    assert_int_equal(store_open(&ledger.store, folder, &e), 0);
+    assert_int_equal(ledger_start(&ledger, &e), 0);
+    assert_int_equal(ledger_account(&ledger, "a", "JPY", &account, &e), 0);
+    assert_int_equal(ledger_account(&ledger, "b", "JPY", &account, &e), 0);
+    assert_int_equal(ledger_account(&ledger, "b", "USD", &account, &e), ERR_CONFLICT);
+    assert_int_equal(period_of(when("2026-11-30", 0)), 1);
+    assert_int_equal(period_of(when("2026-12-01", 0) - 1), 1);
+    assert_int_equal(period_of(when("2026-12-01", 0)), 2);
+    assert_int_equal(period_of(when("2026-11-30", 0)), 2); /* the clock has gone back */
+    run_sql("UPDATE book SET zone = 540");
+    assert_int_equal(period_of(when("2027-01-01", 540) - 1), 2);
+    assert_int_equal(period_of(when("2027-01-01", 540)), 3); /* still December in Greenwich */
+    run_sql("UPDATE period SET closed = 1");
+    assert_int_equal(period_of(when("2027-01-05", 540)), 4); /* closed too early: what comes is February's */
+    assert_int_equal(period_of(when("2027-02-05", 540)), 4);
+    assert_int_equal(period_of(when("2028-02-05", 540)), 5);
+    run_sql("DELETE FROM period WHERE (id, month, first_seq) IN (VALUES (1, '2026-11', 1), (2, '2026-12', 3),"
+            " (3, '2027-01', 6), (4, '2027-02', 7))");
+    assert_int_equal(ledger_begin(&ledger, &e), 0);
+    assert_int_equal(ledger_verify(&ledger, &v, &wrong, &e), 0);
+    assert_int_equal(wrong.n, 0);
+    struct query *q;
+    assert_int_equal(store_query(ledger.store, &q, "SELECT month, first_seq FROM period", &e), 0);
+    assert_int_equal(query_step(q, &e), 1);
+    assert_true(str_is(query_column_text(q, 0), "2028-02") && query_column_int(q, 1) == 9);
+    assert_int_equal(query_step(q, &e), 0);
+    ledger_rollback(&ledger);
+    buf_free(&wrong);
+    ledger_end(&ledger);
+    store_close(ledger.store);
+    ledger = (struct ledger){0};
 }
 
 static void check_refused(enum err code, const char *says) {
@@ -302,6 +408,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_kept_root, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_first_version, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_usage, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_periods, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_not_ours, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_one_hand, fresh_folder, remove_folder),
     };

@@ -1,0 +1,232 @@
+/* What the writer writes of requests: their record with the hold, what was sent, the settlement; and once a group what many of them come to: the accounts they
+ * change, the day's usage. On the yen's journey: where a charge becomes a transfer. */
+#include "cloud/inner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- a request's row ---- */
+
+static struct str state_of(enum outcome outcome) {
+    static const char *const state[] = {"done", "cancelled", "failed"};
+    return str_from(state[outcome]);
+}
+
+static struct usage_record open_record(const struct hold *h) {
+    return (struct usage_record){.model = str_from(h->model),
+                                 .state = STR("open"),
+                                 .node = str_from(h->node),
+                                 .route = str_from(h->route),
+                                 .tenant = h->tenant->id,
+                                 .key = h->key,
+                                 .price = h->price,
+                                 .rate = h->tariff.rate,
+                                 .at = h->at,
+                                 .prompt = (int64_t)h->prompt,
+                                 .most = (int64_t)h->most,
+                                 .hold = h->held};
+}
+
+static struct usage_record settled_record(const struct hold *h) {
+    const struct settlement *s = &h->settlement;
+    struct usage_record u = open_record(h);
+    u.state = state_of(s->outcome);
+    u.sent = (int64_t)s->completion_tokens;
+    u.cached = (int64_t)s->cached_tokens;
+    u.charge = h->charge;
+    u.chip_ns = s->chip_ns;
+    u.prefill_ns = s->prefill_ns;
+    u.first_token_ns = s->first_token_ns;
+    u.total_ns = s->total_ns;
+    return u;
+}
+
+static int insert_request(struct store *s, const char *id, const struct usage_record *u, struct error *e) {
+    const int64_t number[] = {u->tenant, u->key,     u->price,      u->rate,           u->at,
+                              u->prompt, u->most,    u->hold,       u->sent,           u->cached,
+                              u->charge, u->chip_ns, u->prefill_ns, u->first_token_ns, u->total_ns};
+    struct query *q;
+    int rc = store_query(s, &q,
+                         "INSERT INTO request (id, model, state, node, route, tenant, key, price, rate, at,"
+                         " prompt, most, hold, sent, cached, charge, chip_ns, prefill_ns, first_token_ns,"
+                         " total_ns) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+                         " $15, $16, $17, $18, $19, $20)",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(id));
+    query_text(q, 2, u->model);
+    query_text(q, 3, u->state);
+    query_text(q, 4, u->node);
+    query_text(q, 5, u->route);
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        query_int(q, (int)i + 6, number[i]);
+    return query_run(q, e);
+}
+
+static int finish_request(struct store *s, const char *id, const struct usage_record *u, struct error *e) {
+    const int64_t number[] = {u->sent,       u->cached,         u->charge,  u->chip_ns,
+                              u->prefill_ns, u->first_token_ns, u->total_ns};
+    struct query *q;
+    int rc = store_query(s, &q,
+                         "UPDATE request SET state = $2, sent = $3, cached = $4, charge = $5, chip_ns = $6,"
+                         " prefill_ns = $7, first_token_ns = $8, total_ns = $9 WHERE id = $1",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(id));
+    query_text(q, 2, u->state);
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        query_int(q, (int)i + 3, number[i]);
+    return query_run(q, e);
+}
+
+/* ---- what a group comes to: many charges change few accounts, so each is written once ---- */
+
+static void touch(struct cloud *c, struct tenant *t) {
+    if (t->touched)
+        return;
+    t->touched = true;
+    t->moves = (struct movement){0};
+    t->next_touched = c->touched;
+    c->touched = t;
+}
+
+static int need_revenue(struct cloud *c, const char *currency, struct revenue **out, struct error *e) {
+    char name[32];
+    struct revenue *r = c->revenues;
+    while (r != NULL && strcmp(r->currency, currency) != 0)
+        r = r->next;
+    *out = r;
+    if (r != NULL)
+        return 0;
+    if ((r = calloc(1, sizeof *r)) == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for an account");
+    snprintf(r->currency, sizeof r->currency, "%s", currency);
+    snprintf(name, sizeof name, "revenue:%s", currency);
+    int rc = ledger_account(&c->ledger, name, currency, &r->account, e);
+    if (rc != 0) {
+        free(r);
+        return rc;
+    }
+    r->next = c->revenues;
+    *out = c->revenues = r;
+    return 0;
+}
+
+static int count_usage(struct cloud *c, struct tenant *t, const struct usage_record *u, struct error *e) {
+    struct tally *y = t->tallies;
+    while (y != NULL && !usage_same(&y->sum, u))
+        y = y->next;
+    if (y == NULL) {
+        if ((y = c->spare_tallies) != NULL)
+            c->spare_tallies = y->next;
+        else if ((y = malloc(sizeof *y)) == NULL)
+            return error_set(e, ERR_NO_MEMORY, "no memory for the usage");
+        *y = (struct tally){.sum = {.key = u->key, .price = u->price, .rate = u->rate}, .next = t->tallies};
+        snprintf(y->sum.model, sizeof y->sum.model, "%.*s", (int)u->model.n, u->model.p);
+        t->tallies = y;
+    }
+    return usage_add(&y->sum, u, e);
+}
+
+static int write_remainder(struct store *s, const struct tenant *t, struct error *e) {
+    struct query *q;
+    int rc = store_query(s, &q, "UPDATE account SET remainder = $2 WHERE id = $1", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, t->account);
+    query_int(q, 2, t->written_remainder);
+    return query_run(q, e);
+}
+
+/* ---- the entries of a group ---- */
+
+int settle_hold(struct cloud *c, struct hold *h, struct error *e) {
+    touch(c, h->tenant);
+    if (__builtin_add_overflow(h->tenant->moves.pending_debit, h->held, &h->tenant->moves.pending_debit))
+        return error_set(e, ERR_INVALID, "the holds would be too large");
+    struct usage_record u = open_record(h);
+    int rc = h->whole ? 0 : insert_request(c->store, h->id, &u, e);
+    return rc != 0 || h->answer == NULL ? rc : answer_write_running(c->store, h, e);
+}
+
+int settle_sent(struct cloud *c, const struct hold *h, struct error *e) {
+    struct query *q;
+    int rc = store_query(c->store, &q, "UPDATE request SET sent = $2, cached = $3 WHERE id = $1", e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(h->id));
+    query_int(q, 2, (int64_t)h->writing_sent);
+    query_int(q, 3, (int64_t)h->writing_cached);
+    return query_run(q, e);
+}
+
+int settle_charge(struct cloud *c, struct hold *h, bool *again, struct error *e) {
+    struct tenant *t = h->tenant;
+    struct revenue *r;
+    struct usage_record u = settled_record(h);
+    char id[REQUEST_ID_BYTES + 16];
+    int rc = need_revenue(c, t->currency, &r, e);
+    if (rc != 0)
+        return rc;
+    snprintf(id, sizeof id, "settle:%s", h->id);
+    struct transfer transfer = {.id = str_from(id),
+                                .kind = STR("settle"),
+                                .debit = t->account,
+                                .credit = r->account,
+                                .value = h->charge,
+                                .at = c->now,
+                                .usage = &u};
+    if ((rc = ledger_record(&c->ledger, &transfer, again, e)) != 0 ||
+        (rc = h->whole ? insert_request(c->store, h->id, &u, e) : finish_request(c->store, h->id, &u, e)) !=
+            0 ||
+        (h->answer != NULL && (rc = answer_write_end(c->store, h, e)) != 0) || *again)
+        return rc;
+    touch(c, t);
+    t->written_remainder = h->remainder;
+    t->moves.pending_debit -= h->held;
+    if (__builtin_sub_overflow(t->moves.balance, h->charge, &t->moves.balance) ||
+        __builtin_add_overflow(r->moves.balance, h->charge, &r->moves.balance))
+        return error_set(e, ERR_INVALID, "the charges would be too large");
+    return count_usage(c, t, &u, e);
+}
+
+int settle_group(struct cloud *c, struct error *e) {
+    int rc = 0;
+    for (struct tenant *t; rc == 0 && (t = c->touched) != NULL; c->touched = t->next_touched) {
+        t->touched = false;
+        rc = ledger_move(&c->ledger, t->account, &t->moves, e);
+        if (rc == 0 && t->tallies != NULL)
+            rc = write_remainder(c->store, t, e);
+        for (struct tally *y; rc == 0 && (y = t->tallies) != NULL;) {
+            rc = usage_write(&c->ledger, t->id, &y->sum, c->now, e);
+            t->tallies = y->next;
+            y->next = c->spare_tallies;
+            c->spare_tallies = y;
+        }
+    }
+    for (struct revenue *r = c->revenues; rc == 0 && r != NULL; r = r->next) {
+        if (r->moves.balance != 0)
+            rc = ledger_move(&c->ledger, r->account, &r->moves, e);
+        r->moves = (struct movement){0};
+    }
+    return rc;
+}
+
+void settle_free(struct cloud *c) {
+    for (struct revenue *r = c->revenues, *next; r != NULL; r = next) {
+        next = r->next;
+        free(r);
+    }
+    for (struct tally *y = c->spare_tallies, *next; y != NULL; y = next) {
+        next = y->next;
+        free(y);
+    }
+    for (struct tenant *t = c->tenants; t != NULL; t = t->next) /* of a group that failed */
+        for (struct tally *y = t->tallies, *next; y != NULL; y = next) {
+            next = y->next;
+            free(y);
+        }
+}
