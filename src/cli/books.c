@@ -2,6 +2,7 @@
 #include "cli/books.h"
 
 #include "cloud/control.h"
+#include "owner/owner.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static int usage_error(const char *command, const struct books_action *actions) 
 int books_command(int args, char **argv, const struct books_action *actions,
                   const struct books_option *options, bool as_json) {
     const struct books_action *a = actions;
+    owner_operations();
     struct buf request = {0}, text = {0};
     struct json *answer = NULL;
     struct error e = {0};

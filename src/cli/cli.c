@@ -21,6 +21,7 @@ const struct command cli_commands[] = {
     {"limit", "what tenants and keys may use", cmd_limit},
     {"price", "the price book", cmd_price},
     {"usage", "what tenants used and were charged", cmd_usage},
+    {"owner", "what the machines and a token cost, and when they are paid back", cmd_owner},
     {"ledger", "the transfers, and the proof that they add up", cmd_ledger},
     {"bench", "how fast a model runs here, beside the limits of the machine", cmd_bench},
     {"template", "render a chat template and show who wrote what", cmd_template},

@@ -66,6 +66,7 @@ int cmd_key(int argc, char **argv);
 int cmd_ledger(int argc, char **argv);
 int cmd_limit(int argc, char **argv);
 int cmd_models(int argc, char **argv);
+int cmd_owner(int argc, char **argv);
 int cmd_perplexity(int argc, char **argv);
 int cmd_price(int argc, char **argv);
 int cmd_run(int argc, char **argv);

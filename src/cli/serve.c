@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "gateway/gateway.h"
 #include "owner/meter.h"
+#include "owner/owner.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -212,6 +213,7 @@ int cmd_serve(int argc, char **argv) {
         return EXIT_USAGE;
     }
     raise_descriptors();
+    owner_operations();
     int rc = set_up(&s, &e);
     if (rc == 0)
         rc = serve(&s, &e);

@@ -1,10 +1,12 @@
 /* The owner's side of the books: energy counters that are made up, the chips' clock, and what a chip-hour costs. usage: test_owner FAKE_NVML */
 #include "cloud/inner.h"
+#include "owner/cost.h"
 #include "owner/meter.h"
 #include "owner/power.h"
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -150,12 +152,89 @@ static void test_meter(void **state) {
     cloud_close(c);
 }
 
+/* ---- what a chip-hour costs ---- */
+
+static double chip_hour(const struct asset *a, double capital) {
+    return (capital + asset_power(a, 0) + asset_operation(a)) / (a->chips * YEAR_HOURS);
+}
+
+static void assert_near(double x, double expected, double within) {
+    if (!(x > expected - within && x < expected + within))
+        print_message("%.9f is not %.9f\n", x, expected);
+    assert_true(x > expected - within && x < expected + within);
+}
+
+/* Eight accelerators, as docs/owner.md reckons them. */
+static void test_worked_case(void **state) {
+    struct asset a = {.price = 393984,
+                      .life = 5,
+                      .chips = 8,
+                      .watts = 8 * 1730,
+                      .pue = 1,
+                      .kwh = 0.15,
+                      .operation = 0.10,
+                      .discount = 0.10};
+    (void)state;
+    assert_near(chip_hour(&a, asset_straight(&a)), 1.946, 0.0005);
+    assert_near(chip_hour(&a, asset_annuity(&a)), 2.305, 0.0005);
+    const struct { double use, years; } sold[] = {{0.60, 9.56}, {0.90, 4.35}};
+    for (int i = 0; i < 2; i++) {
+        struct payback p = {.price = a.price,
+                            .remaining = a.price,
+                            .chip_hours = sold[i].use * a.chips * YEAR_HOURS,
+                            .operating = asset_power(&a, 0) + asset_operation(&a)};
+        p.revenue = 2.35 * p.chip_hours;
+        assert_near(payback_years(&p), sold[i].years, 0.005);
+        assert_near(payback_left(&p), payback_years(&p), 1e-12);
+        /* At the price that pays it back in so many months it is paid back in so many months. */
+        p.revenue = payback_price(&p, 30) * p.chip_hours;
+        assert_near(payback_years(&p), 2.5, 1e-12);
+    }
+}
+
+/* Whatever the method, the price less the residual value is written off, no year brings value back, and no day is counted twice. */
+static void test_depreciation(void **state) {
+    static const double life[] = {1.0 / 12, 0.5, 1, 2, 2.5, 5, 10, 100};
+    (void)state;
+    for (size_t i = 0; i < sizeof life / sizeof *life; i++)
+        for (int kind = 0; kind < 6; kind++) {
+            struct asset a = {.price = 1000, .life = life[i], .residual = kind / 2 * 400};
+            a.method = kind % 2 ? DECLINING_BALANCE : STRAIGHT_LINE;
+            double sum = 0, last = a.price;
+            for (int k = 0; k < 97; k++) {
+                double from = 1.3 * a.life * k / 97, to = 1.3 * a.life * (k + 1) / 97;
+                sum += asset_depreciation(&a, from, to);
+                assert_true(asset_value(&a, to) <= last + 1e-9 && asset_value(&a, to) >= a.residual - 1e-9);
+                last = asset_value(&a, to);
+            }
+            assert_near(sum, a.price - a.residual, 1e-9);
+            assert_near(asset_value(&a, 2 * a.life), a.residual, 1e-9);
+        }
+    /* 200% of the straight line's 10%: 200, 160, 128; and the straight line once it is more. */
+    struct asset a = {.price = 1000, .life = 10, .method = DECLINING_BALANCE};
+    const double value[] = {1000, 800, 640, 512, 409.6, 327.68, 262.144, 196.608, 131.072, 65.536, 0};
+    for (int k = 0; k <= 10; k++)
+        assert_near(asset_value(&a, k), value[k], 1e-9);
+    assert_near(asset_value(&a, 0.5), 900, 1e-9);
+}
+
+static void test_never(void **state) {
+    struct payback p = {.price = 10, .remaining = 10, .revenue = 5, .operating = 6};
+    (void)state;
+    assert_true(isnan(payback_years(&p)) && isnan(payback_left(&p)) && isnan(payback_price(&p, 36)));
+    p.remaining = -1;
+    assert_true(payback_left(&p) == 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_rapl, fresh_folder, remove_folder),
         cmocka_unit_test(test_nvml),
         cmocka_unit_test_setup_teardown(test_spans, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_meter, fresh_folder, remove_folder),
+        cmocka_unit_test(test_worked_case),
+        cmocka_unit_test(test_depreciation),
+        cmocka_unit_test(test_never),
     };
     fake_nvml = argc > 1 ? argv[1] : "";
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,15 @@
+/* The table of the owner's operations; see owner.h. */
+#include "owner/owner.h"
+
+#include "owner/asset.h"
+#include "owner/report.h"
+
+void owner_operations(void) {
+    static const struct operation_row rows[] = {
+        {"owner.report", report_owner},     {"owner.asset.add", asset_add},
+        {"owner.asset.list", asset_list},   {"owner.asset.retire", asset_retire},
+        {"owner.expense.add", expense_add}, {"owner.expense.list", expense_list},
+        {"owner.expense.end", expense_end}, {NULL},
+    };
+    admin_add(rows);
+}
