@@ -15,7 +15,9 @@
 
 struct serve {
     struct option_list models;
-    const char *listen, *kernels, *kv, *kv_spill;
+    const char *listen, *kernels, *kv, *kv_spill, *proxies;
+    struct network proxy[64];
+    size_t proxies_n;
     int64_t kv_spill_bytes;
     int64_t memory_bytes, kv_bytes, max_running, max_waiting, max_context, threads, max_connections, drain,
         client_timeout;
@@ -125,6 +127,21 @@ static int64_t chip_busy_ns(void *context) {
     return stats.chip_ns;
 }
 
+/* Networks, separated by commas. */
+static int read_proxies(struct serve *s, struct error *e) {
+    struct str text = str_from(s->proxies);
+    int rc = 0;
+    for (size_t n; text.n > 0 && rc == 0; text = (struct str){text.p + n, text.n - n}) {
+        size_t comma = str_find(text, STR(","), 0);
+        n = comma < text.n ? comma + 1 : text.n;
+        rc = s->proxies_n == sizeof s->proxy / sizeof *s->proxy
+                 ? error_set(e, ERR_INVALID, "--trusted-proxies wants at most %zu networks", s->proxies_n)
+                 : network_parse((struct str){text.p, comma < text.n ? comma : text.n},
+                                 &s->proxy[s->proxies_n++], e);
+    }
+    return rc;
+}
+
 static int set_up(struct serve *s, struct error *e) {
     char host[256], folder[4096];
     uint16_t port = 0;
@@ -138,6 +155,8 @@ static int set_up(struct serve *s, struct error *e) {
     };
     snprintf(folder, sizeof folder, "%s/packed", cli_home());
     int rc = split_listen(s->listen, host, sizeof host, &port, e);
+    if (rc == 0)
+        rc = read_proxies(s, e);
     if (rc == 0)
         rc = cloud_open(&s->cloud, cli_home(), gateway_bell_ring, &bell, e);
     if (rc == 0)
@@ -157,6 +176,8 @@ static int set_up(struct serve *s, struct error *e) {
         .max_connections = (uint32_t)s->max_connections,
         .client_timeout_ns = s->client_timeout * 1000000000,
         .drain_ns = s->drain * 1000000000,
+        .proxies = s->proxy,
+        .proxies_n = s->proxies_n,
     };
     if (rc == 0)
         rc = gateway_create(&s->gateway, &gateway, s->engine, s->cloud, e);
@@ -194,6 +215,8 @@ int cmd_serve(int argc, char **argv) {
         {"threads", OPTION_INT, &s.threads, "N", "threads that compute (one a core)", 1, 1024},
         {"kernels", OPTION_TEXT, &s.kernels, "NAME", CLI_KERNELS_HELP, 0, 0},
         {"max-connections", OPTION_INT, &s.max_connections, "N", "connections at once (10000)", 1, 1 << 20},
+        {"trusted-proxies", OPTION_TEXT, &s.proxies, "NETWORKS",
+         "proxies whose X-Forwarded-For says where a request came from, like 10.0.0.0/8,::1", 0, 0},
         {"client-timeout", OPTION_INT, &s.client_timeout, "SECONDS",
          "cut off a client that neither sends nor takes anything for so long (30)", 1, 86400},
         {"drain", OPTION_INT, &s.drain, "SECONDS", "how long answers may go on after SIGTERM (30)", 0, 86400},

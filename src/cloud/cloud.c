@@ -84,6 +84,7 @@ int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *
     if (c == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory for the books");
     c->lock_file = -1;
+    random_bytes(c->attempts.secret, sizeof c->attempts.secret);
     c->on_durable = on_durable;
     c->context = context;
     pthread_mutex_init(&c->lock, NULL);
@@ -127,23 +128,64 @@ static bool valid(const struct key *k) {
     return !k->revoked && (k->expires == 0 || clock_wall_ns() < k->expires);
 }
 
-int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, struct error *e) {
+static struct key *find_key(struct cloud *c, const struct hash *hash) {
+    size_t bucket = (hash->byte[0] | hash->byte[1] << 8) % (sizeof c->keys / sizeof *c->keys);
+    for (struct key *k = c->keys[bucket]; k != NULL; k = k->next)
+        if (hash_equal(&k->hash, hash) && valid(k))
+            return k;
+    return NULL;
+}
+
+static bool seen_from(const struct key *k, const struct address *source) {
+    bool seen = false;
+    for (size_t i = 0; i < sizeof k->seen / sizeof *k->seen; i++)
+        seen = seen || memcmp(&k->seen[i], source, sizeof *source) == 0;
+    return seen;
+}
+
+/* Under the lock. Where too many failed, a key that is new there is refused whether it is valid or not, so that a guess tells nothing; one that was used from there
+ * before goes on, so that nobody is locked out by a neighbour. k: NULL, none. */
+static int admit_key(struct cloud *c, struct key *k, const struct address *from, struct error *e) {
+    struct address source = attempt_source(from);
+    char text[ADDRESS_TEXT_BYTES], again[DURATION_BYTES];
+    int64_t now = clock_mono_ns();
+    bool seen = k != NULL && seen_from(k, &source);
+    int64_t wait = seen ? 0 : attempts_wait(&c->attempts, from, now);
+    c->stats.refused_auth += k == NULL || wait > 0;
+    if (wait > 0) {
+        address_write(from, text);
+        duration_write(again, wait);
+        error_set(e, ERR_BUSY, "too many keys from %s were not valid; try again in %s", text, again);
+        if (e != NULL)
+            e->wait_ns = wait;
+        return ERR_BUSY;
+    }
+    if (k == NULL) {
+        attempts_failed(&c->attempts, from, now);
+        return error_set(e, ERR_AUTH, "this is no valid key; unkai key create makes one");
+    }
+    if (!seen && address_known(from)) {
+        k->seen[k->next_seen] = source;
+        k->next_seen = (uint8_t)((k->next_seen + 1) % (sizeof k->seen / sizeof *k->seen));
+    }
+    return limits_check_address(&k->tenant->limited, &k->limited, from, e);
+}
+
+int cloud_authenticate(struct cloud *c, struct str token, const struct address *from, struct identity *out,
+                       struct error *e) {
     /* The hash is looked up, not the token: how long that takes tells nothing about a key. */
     struct hash hash = hash_hmac((struct str){(const char *)c->secret.byte, sizeof c->secret.byte},
                                  token.n <= 256 ? token : STR(""));
-    bool found = false;
     pthread_mutex_lock(&c->lock);
-    size_t bucket = (hash.byte[0] | hash.byte[1] << 8) % (sizeof c->keys / sizeof *c->keys);
-    for (const struct key *k = c->keys[bucket]; k != NULL && !found; k = k->next)
-        if (hash_equal(&k->hash, &hash) && valid(k)) {
-            *out = (struct identity){
-                .tenant = k->tenant->id, .key = k->id, .account = (uint64_t)k->tenant->id, .weight = 1};
-            memcpy(out->tenant_name, k->tenant->name, sizeof out->tenant_name);
-            found = true;
-        }
-    c->stats.refused_auth += !found;
+    struct key *k = find_key(c, &hash);
+    int rc = admit_key(c, k, from, e);
+    if (rc == 0) {
+        *out = (struct identity){
+            .tenant = k->tenant->id, .key = k->id, .account = (uint64_t)k->tenant->id, .weight = 1};
+        memcpy(out->tenant_name, k->tenant->name, sizeof out->tenant_name);
+    }
     pthread_mutex_unlock(&c->lock);
-    return found ? 0 : error_set(e, ERR_AUTH, "this is no valid key; unkai key create makes one");
+    return rc;
 }
 
 int cloud_know_model(struct cloud *c, const char *model, struct error *e) {
@@ -216,6 +258,7 @@ static int place(struct cloud *c, struct hold *h, const struct admission *a, str
     struct limited *of_key = k != NULL ? &k->limited : NULL;
     int rc = k != NULL && !valid(k) ? error_set(e, ERR_AUTH, "this key is valid no longer")
                                     : limits_check(&t->limited, of_key, &ask, e);
+    c->stats.refused_limit += rc != 0;
     if (rc == 0 && worst > 0 && worst > (money_wide)t->balance - t->held)
         rc = refuse_credit(c, t, worst, e);
     if (rc == 0)

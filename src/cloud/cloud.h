@@ -33,8 +33,10 @@ struct identity {
     uint32_t weight;
     char tenant_name[64];
 };
-/* token: what follows "Bearer ". ERR_AUTH when it is no valid key. Constant time in the secret; memory only. */
-int cloud_authenticate(struct cloud *c, struct str token, struct identity *out, struct error *e);
+/* token: what follows "Bearer "; from: where the request came from, all 0 when nobody knows. ERR_AUTH: it is no valid key; ERR_DENIED: not from there; ERR_BUSY: too many
+ * were wrong from there (wait_ns), and this one has not been used from there before. Constant time in the secret; memory only. */
+int cloud_authenticate(struct cloud *c, struct str token, const struct address *from, struct identity *out,
+                       struct error *e);
 
 /* Make sure the model has a price version (price 0 with a warning in the log when nobody set one). */
 int cloud_know_model(struct cloud *c, const char *model, struct error *e);
@@ -123,7 +125,7 @@ bool cloud_stopped(struct cloud *c, struct error *why);
 
 /* For /metrics. */
 struct cloud_stats {
-    uint64_t admitted, settled, refused_credit, refused_auth, commits, queue;
+    uint64_t admitted, settled, refused_credit, refused_auth, refused_limit, commits, queue;
     uint64_t open_holds;
 };
 void cloud_stats(struct cloud *c, struct cloud_stats *out);

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "cloud/attempt.h"
 #include "cloud/cloud.h"
 #include "cloud/ledger.h"
 #include "cloud/limit.h"
@@ -66,6 +67,8 @@ struct key {
     bool revoked;
     int64_t expires; /* 0: never */
     struct limited limited;
+    struct address seen[4]; /* the last sources that it was used from */
+    uint8_t next_seen;
     struct key *next, *next_numbered; /* of the same bucket */
 };
 
@@ -132,7 +135,8 @@ struct cloud {
     pthread_cond_t wake, called;
     struct tenant *tenants;
     struct key *keys[1024], *numbered[1024]; /* by hash, by number */
-    int64_t zone;                            /* minutes east of UTC: where days and months begin */
+    struct attempts attempts;
+    int64_t zone; /* minutes east of UTC: where days and months begin */
     struct price_row *prices;
     struct entry *first, **last;     /* the queue */
     bool stopping, writing, waiting; /* waiting: the writer, for an entry */

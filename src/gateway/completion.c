@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "cloud/limit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +41,7 @@ static void make_id(struct completion *c) {
 }
 
 void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
-                        const struct identity *who, bool chat) {
+                        const struct identity *who, const struct address *from, bool chat) {
     struct error e = {0};
     struct completion *c = NULL;
     if (head->coded) {
@@ -56,17 +57,34 @@ void completion_receive(struct gateway *g, struct exchange *x, const struct http
     else if ((c = calloc(1, sizeof *c)) == NULL)
         error_set(&e, ERR_NO_MEMORY, "no memory for the request");
     if (c == NULL) {
-        respond_error(g, x, &e);
+        respond_error(g, x, &e, STR(""));
         return;
     }
     c->gateway = g;
     c->x = x;
     c->dialect = chat ? &openai_chat : &openai_completion;
     c->who = *who;
+    c->from = *from;
     c->body.limit = GATEWAY_MAX_BODY;
     make_id(c);
     link_live(c);
     exchange_set_user(x, c);
+}
+
+static void write_rate(struct buf *out, const struct rate *r, const char *what) {
+    char full[DURATION_BYTES];
+    if (r->limit == 0)
+        return;
+    duration_write(full, r->full_ns);
+    buf_printf(out,
+               "x-ratelimit-limit-%s: %lld\r\nx-ratelimit-remaining-%s: %lld\r\nx-ratelimit-reset-%s: %s\r\n",
+               what, (long long)r->limit, what, (long long)r->remaining, what, full);
+}
+
+void completion_headers(const struct completion *c, struct buf *out) {
+    buf_printf(out, "x-request-id: %s\r\n", c->id);
+    write_rate(out, &c->rates.requests, "requests");
+    write_rate(out, &c->rates.tokens, "tokens");
 }
 
 /* The request ends with an error: as a status while that is possible, else as the stream's last event. */
@@ -81,7 +99,10 @@ void completion_fail(struct completion *c, const struct error *e) {
     if (c->x == NULL)
         return;
     if (!exchange_responded(c->x)) {
-        respond_error(g, c->x, e);
+        struct buf headers = {0};
+        completion_headers(c, &headers);
+        respond_error(g, c->x, e, buf_view(&headers));
+        buf_free(&headers);
         return;
     }
     c->dialect->write_error(c, e);
@@ -214,15 +235,20 @@ static void on_engine_event(void *context, const struct engine_event *event) {
         http_wake(g->http);
 }
 
-/* A hold for the worst case. A caller who set no limit gets the longest answer that its credit covers. */
+/* A hold for the worst case. A caller who set no limit gets the longest answer that its credit covers, and a minute's tokens. */
 static int admit(struct completion *c, struct error *e) {
-    struct admission a = {.who = &c->who, .model = c->ask.model, .prompt_tokens = c->prompt_tokens};
-    a.route = c->ask.chat ? STR("chat.completions") : STR("completions");
+    struct admission a = {.who = &c->who,
+                          .model = c->ask.model,
+                          .prompt_tokens = c->prompt_tokens,
+                          .route = c->ask.chat ? STR("chat.completions") : STR("completions"),
+                          .address = c->from,
+                          .rates = &c->rates};
     snprintf(a.request_id, sizeof a.request_id, "%s", c->id);
     for (;;) {
         a.max_completion_tokens = (uint64_t)c->max_tokens * c->choices;
         int rc = cloud_admit(c->gateway->cloud, &a, &c->hold, e);
-        if (rc != ERR_CREDIT || c->ask.max_tokens != 0 || c->max_tokens / 2 < LEAST_ANSWER)
+        bool too_long = rc == ERR_CREDIT || (rc == ERR_BUSY && e->wait_ns < 0);
+        if (!too_long || c->ask.max_tokens != 0 || c->max_tokens / 2 < LEAST_ANSWER)
             return rc;
         c->max_tokens /= 2;
     }

@@ -50,6 +50,8 @@ struct completion {
     struct exchange *x; /* NULL when it has closed */
     const struct dialect *dialect;
     struct identity who;
+    struct address from;
+    struct rates rates; /* once it was admitted or refused */
     struct buf body;
     struct ask ask;
     struct error error; /* of the preparation */
@@ -97,6 +99,8 @@ extern const struct dialect openai_chat, openai_completion;
 
 /* The request ends with an error: as a status while that is possible, else as the stream's last event. Once. */
 void completion_fail(struct completion *c, const struct error *e);
+/* The lines that every answer has: its id, and OpenAI's of what is left of limits. */
+void completion_headers(const struct completion *c, struct buf *out);
 /* Forget what the socket was not given yet. */
 void completion_drop_unsent(struct completion *c);
 /* Nothing runs for it and nobody waits for it: settle, and free. */

@@ -220,14 +220,20 @@ static void see_event(struct choice *ch, const struct engine_event *event) {
     count_finish(ch, event);
 }
 
+static void respond(struct completion *c, const char *type, const char *more, int64_t length) {
+    struct buf headers = {0};
+    buf_text(&headers, more);
+    completion_headers(c, &headers);
+    c->gateway->metrics.status[2]++;
+    exchange_respond(c->x, 200, type, buf_view(&headers), length);
+    buf_free(&headers);
+}
+
 static void stream_event(struct choice *ch, bool last) {
     struct completion *c = ch->completion;
     bool first = !exchange_responded(c->x);
-    if (first) {
-        c->gateway->metrics.status[2]++;
-        exchange_respond(c->x, 200, "text/event-stream; charset=utf-8", STR("Cache-Control: no-cache\r\n"),
-                         -1);
-    }
+    if (first)
+        respond(c, "text/event-stream; charset=utf-8", "Cache-Control: no-cache\r\n", -1);
     if (ch->text.n > 0 || first) {
         /* Tokens whose text is still held back are not in these bytes; their logprobs would be. */
         uint32_t tokens = ch->text.n > 0 || c->ask.logprobs ? ch->tokens - ch->emitted : 0;
@@ -256,8 +262,7 @@ static void whole_event(struct choice *ch, const struct engine_event *event) {
     c->dialect->write_body(c);
     if (c->out.failed)
         return;
-    c->gateway->metrics.status[2]++;
-    exchange_respond(c->x, 200, "application/json", STR(""), (int64_t)c->out.n);
+    respond(c, "application/json", "", (int64_t)c->out.n);
     c->ended = true;
 }
 

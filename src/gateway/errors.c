@@ -59,10 +59,14 @@ static void write_object(struct buf *out, const char *type, const char *code, co
 
 void error_write_json(struct buf *out, const struct error *e) {
     const struct kind *k = kind_of(e->code);
-    const char *code = k->name;
+    const char *code = k->name, *type = k->type, *param = e->param;
     if (e->code == ERR_NOT_FOUND && strcmp(e->param, "model") == 0)
         code = "model_not_found";
-    write_object(out, k->type, code, e->param, e->text);
+    if (e->code == ERR_BUSY && param[0] != 0) { /* "requests" or "tokens": what there is too much of */
+        type = param;
+        param = NULL;
+    }
+    write_object(out, type, code, param, e->text);
 }
 
 static void respond(struct gateway *g, struct exchange *x, int status, const char *type, struct str headers,
@@ -77,14 +81,25 @@ void respond_json(struct gateway *g, struct exchange *x, int status, struct str 
     respond(g, x, status, "application/json", STR(""), body);
 }
 
-void respond_error(struct gateway *g, struct exchange *x, const struct error *e) {
+/* When to come again: a whole number of seconds, rounded up. What can never work is not tried again by the official clients. */
+static void write_retry(struct gateway *g, struct buf *headers, int64_t wait_ns) {
+    if (wait_ns < 0)
+        buf_text(headers, "x-should-retry: false\r\n");
+    else
+        buf_printf(headers, "Retry-After: %lld\r\n",
+                   wait_ns > 0 ? (long long)((wait_ns - 1) / 1000000000 + 1)
+                               : (long long)engine_retry_after(g->engine));
+}
+
+void respond_error(struct gateway *g, struct exchange *x, const struct error *e, struct str more) {
     struct buf body = {0}, headers = {0};
     int status = error_status(e->code);
     error_write_json(&body, e);
     if (status == 401)
         buf_text(&headers, "WWW-Authenticate: Bearer realm=\"unkai\"\r\n");
     if (status == 429)
-        buf_printf(&headers, "Retry-After: %u\r\n", engine_retry_after(g->engine));
+        write_retry(g, &headers, e->wait_ns);
+    buf_str(&headers, more);
     respond(g, x, status, "application/json", buf_view(&headers), buf_view(&body));
     buf_free(&body);
     buf_free(&headers);

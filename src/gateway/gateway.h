@@ -14,8 +14,10 @@ struct gateway_options {
     const char *host;
     uint16_t port; /* 0: any free one */
     uint32_t max_connections;
-    int64_t client_timeout_ns; /* a client that neither sends nor takes anything for so long is cut off */
-    int64_t drain_ns;          /* how long streams may go on after gateway_drain */
+    int64_t client_timeout_ns;     /* a client that neither sends nor takes anything for so long is cut off */
+    int64_t drain_ns;              /* how long streams may go on after gateway_drain */
+    const struct network *proxies; /* whose X-Forwarded-For is believed; borrowed */
+    size_t proxies_n;
 };
 
 /* Bind and listen. The engine and the cloud are borrowed. */

@@ -7,6 +7,7 @@
 #ifndef GATEWAY_HTTP_H
 #define GATEWAY_HTTP_H
 
+#include "base/address.h"
 #include "base/buf.h"
 #include "base/error.h"
 
@@ -18,6 +19,8 @@ struct http_head {
     struct str method;        /* "GET" */
     struct str path;          /* as sent: percent-encoded, without the query; empty when there is none */
     struct str authorization; /* the header's value, or empty */
+    struct str forwarded;     /* all values of X-Forwarded-For, or empty */
+    struct address peer;      /* of the other end of the connection */
     int64_t length;           /* Content-Length; 0 without a body; -1: chunked */
     bool coded;               /* the body is compressed, or otherwise not itself (Content-Encoding) */
 };

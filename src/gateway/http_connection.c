@@ -94,6 +94,10 @@ static int on_header_value(http_parser *p, const char *at, size_t n) {
             return refuse(c, "there are two Authorization headers"); /* which one would be meant? */
         c->authorization_seen = true;
         buf_append(&c->head, at, n);
+    } else if (word_is(&c->name, "x-forwarded-for")) {
+        if (first && c->forwarded.n > 0)
+            buf_byte(&c->forwarded, ',');
+        buf_append(&c->forwarded, at, n);
     }
     return 0;
 }
@@ -120,11 +124,13 @@ static int on_headers_complete(http_parser *p) {
         .path = path_of(c),
         .coded = c->coded,
         .authorization = {c->head.p + c->target, c->head.n - c->target},
+        .forwarded = buf_view(&c->forwarded),
+        .peer = c->peer,
         .length = p->flags & F_CHUNKED         ? -1
                   : p->flags & F_CONTENTLENGTH ? (int64_t)p->content_length
                                                : 0,
     };
-    if (c->head.failed || head.length < -1)
+    if (c->head.failed || c->forwarded.failed || head.length < -1)
         return -1;
     c->headless = p->method == HTTP_HEAD;
     c->closing = c->closing || !http_should_keep_alive(p) || h->draining;
@@ -196,12 +202,13 @@ static void set_interest(struct exchange *c) {
         c->interest = wanted;
 }
 
-struct exchange *connection_open(struct http *h, int fd) {
+struct exchange *connection_open(struct http *h, int fd, const struct address *peer) {
     struct exchange *c = calloc(1, sizeof *c);
     if (c == NULL)
         return NULL;
     c->http = h;
     c->fd = fd;
+    c->peer = *peer;
     c->since = c->progress = h->now;
     c->interest = EPOLLIN | EPOLLRDHUP;
     c->head.limit = h->options.max_header;
@@ -235,6 +242,7 @@ void connection_close(struct exchange *c) {
     if (c->active)
         h->handler->on_closed(h->context, c, false);
     buf_free(&c->head);
+    buf_free(&c->forwarded);
     buf_free(&c->ahead);
     buf_free(&c->out);
     free(c->mark);
@@ -256,6 +264,7 @@ static void at_eof(struct exchange *c);
 /* The response is complete and taken, the request read: the connection is as new. */
 static void next_request(struct exchange *c) {
     c->head.n = c->target = 0;
+    buf_free(&c->forwarded);
     c->name.n = c->value.n = 0;
     c->body_read = 0;
     c->marks = c->marks_from = 0;

@@ -33,7 +33,9 @@ struct exchange {
     http_parser parser;
 
     /* The request. */
+    struct address peer;
     struct buf head;         /* target, then the value of Authorization */
+    struct buf forwarded;    /* the values of X-Forwarded-For */
     size_t target;           /* bytes of the target */
     struct word name, value; /* of the header that is being read */
     const char *fault;       /* what is wrong with the request, when it is not the parser that says so */
@@ -78,7 +80,7 @@ struct http {
     char scratch[HTTP_SCRATCH];
 };
 
-struct exchange *connection_open(struct http *h, int fd);
+struct exchange *connection_open(struct http *h, int fd, const struct address *peer);
 void connection_event(struct exchange *c, uint32_t events);
 void connection_flush(struct exchange *c);
 void connection_timer(struct exchange *c);

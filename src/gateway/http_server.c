@@ -28,13 +28,13 @@ enum {
         16 << 10 /* the kernel doubles it: what a client that stops reading can hold, and be charged for */
 };
 
-union address {
+union socket_address {
     struct sockaddr any;
     struct sockaddr_in v4;
     struct sockaddr_in6 v6;
 };
 
-static void note_address(struct http *h, const union address *a) {
+static void note_address(struct http *h, const union socket_address *a) {
     if (a->any.sa_family == AF_INET) {
         h->port = ntohs(a->v4.sin_port);
         h->loopback = (ntohl(a->v4.sin_addr.s_addr) >> 24) == 127;
@@ -46,7 +46,7 @@ static void note_address(struct http *h, const union address *a) {
 
 static int try_listen(struct http *h, const struct addrinfo *a) {
     int one = 1, small = SEND_BUFFER;
-    union address bound = {0};
+    union socket_address bound = {0};
     socklen_t n = sizeof bound;
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -156,6 +156,17 @@ void http_drain(struct http *h) {
             connection_close(h->connection[i]);
 }
 
+static struct address peer_of(const union socket_address *a) {
+    struct address peer = {0};
+    if (a->any.sa_family == AF_INET) {
+        peer.byte[10] = peer.byte[11] = 0xff;
+        memcpy(peer.byte + 12, &a->v4.sin_addr, 4);
+    } else if (a->any.sa_family == AF_INET6) {
+        memcpy(peer.byte, &a->v6.sin6_addr, sizeof peer.byte);
+    }
+    return peer;
+}
+
 /* With no descriptor left, accept would fail for ever while the listener stays readable: use the spare one to take the connection and drop it. */
 static void refuse_one(struct http *h) {
     close(h->spare);
@@ -168,14 +179,18 @@ static void refuse_one(struct http *h) {
 
 static void accept_some(struct http *h) {
     for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
-        int fd = accept4(h->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        union socket_address from = {0};
+        socklen_t n = sizeof from;
+        int fd = accept4(h->listener, &from.any, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
             refuse_one(h);
             return;
         }
         if (fd < 0)
             return;
-        struct exchange *c = h->connections < h->options.max_connections ? connection_open(h, fd) : NULL;
+        struct address peer = peer_of(&from);
+        struct exchange *c =
+            h->connections < h->options.max_connections ? connection_open(h, fd, &peer) : NULL;
         if (c == NULL) {
             close(fd);
             h->stats.refused++;

@@ -86,21 +86,23 @@ struct letter *inbox_next(struct inbox *b, struct letter *last);
 
 int error_status(enum err code);
 void error_write_json(struct buf *out, const struct error *e);
-/* A whole response with OpenAI's error object; headers go with 401, 405 (allow) and 429. */
-void respond_error(struct gateway *g, struct exchange *x, const struct error *e);
+/* A whole response with OpenAI's error object. headers: whole lines; others go with 401 and 429. */
+void respond_error(struct gateway *g, struct exchange *x, const struct error *e, struct str headers);
 void respond_status(struct gateway *g, struct exchange *x, int status, const char *code, const char *text,
                     struct str headers);
 void respond_json(struct gateway *g, struct exchange *x, int status, struct str body);
 
 /* ---- routes.c ---- */
 
+/* Where a request came from: the peer, or who a trusted proxy says it was. */
+struct address route_source(const struct gateway *g, const struct http_head *head);
 void route_request(struct gateway *g, struct exchange *x, const struct http_head *head);
 
 /* ---- completion.c, delivery.c ---- */
 
 struct completion;
 void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
-                        const struct identity *who, bool chat);
+                        const struct identity *who, const struct address *from, bool chat);
 void completion_body(struct completion *c, struct str piece);
 void completion_body_end(struct completion *c);
 void completion_taken(struct completion *c, uint64_t mark);

@@ -263,6 +263,8 @@ static void write_cloud(struct buf *out, struct gateway *g) {
     plain(out, "ledger_queue", "gauge", "Entries waiting to be committed.", (double)s.queue);
     plain(out, "refused_credit_total", "counter", "Requests refused for want of credit.",
           (double)s.refused_credit);
+    plain(out, "refused_limit_total", "counter", "Requests over a limit of their tenant or key.",
+          (double)s.refused_limit);
     plain(out, "refused_auth_total", "counter", "Requests refused for want of a valid key.",
           (double)s.refused_auth);
 }

@@ -13,6 +13,7 @@ struct visit {
     struct gateway *g;
     struct exchange *x;
     const struct http_head *head;
+    struct address from;
     struct identity who; /* AUTH_KEY */
     struct buf rest;     /* what follows a route that ends with a slash, decoded */
 };
@@ -76,7 +77,7 @@ static void get_model(struct visit *v) {
     if (m == NULL) {
         error_param(&e, ERR_NOT_FOUND, "model", "the model '%.*s' does not exist",
                     (int)(v->rest.n < 200 ? v->rest.n : 200), v->rest.n ? v->rest.p : "");
-        respond_error(v->g, v->x, &e);
+        respond_error(v->g, v->x, &e, STR(""));
         return;
     }
     write_model(&out, v->g, (size_t)(m - v->g->metrics.model));
@@ -86,11 +87,11 @@ static void get_model(struct visit *v) {
 }
 
 static void post_chat(struct visit *v) {
-    completion_receive(v->g, v->x, v->head, &v->who, true);
+    completion_receive(v->g, v->x, v->head, &v->who, &v->from, true);
 }
 
 static void post_completion(struct visit *v) {
-    completion_receive(v->g, v->x, v->head, &v->who, false);
+    completion_receive(v->g, v->x, v->head, &v->who, &v->from, false);
 }
 
 static const struct route {
@@ -139,6 +140,46 @@ static void decode(struct buf *out, struct str s) {
     }
 }
 
+static bool trusted(const struct gateway *g, const struct address *a) {
+    for (size_t i = 0; i < g->options.proxies_n; i++)
+        if (network_has(&g->options.proxies[i], a))
+            return true;
+    return false;
+}
+
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
+/* One of X-Forwarded-For: an address, perhaps in brackets, perhaps with a port. */
+static bool read_hop(struct str hop, struct address *out) {
+    while (hop.n > 0 && is_blank(hop.p[0]))
+        hop = (struct str){hop.p + 1, hop.n - 1};
+    while (hop.n > 0 && is_blank(hop.p[hop.n - 1]))
+        hop.n--;
+    size_t colon = str_find(hop, STR(":"), 0), bracket = str_find(hop, STR("]"), 0);
+    if (hop.n > 0 && hop.p[0] == '[' && bracket < hop.n)
+        hop = (struct str){hop.p + 1, bracket - 1};
+    else if (colon < hop.n && str_find(hop, STR(":"), colon + 1) == SIZE_MAX)
+        hop.n = colon;
+    return address_parse(hop, out);
+}
+
+/* Each proxy adds whom it heard at the end: from there back to the first that is none of ours. What stands before that anybody may have written. */
+struct address route_source(const struct gateway *g, const struct http_head *head) {
+    struct address from = head->peer;
+    struct str rest = head->forwarded;
+    while (rest.n > 0 && trusted(g, &from)) {
+        size_t begin = rest.n;
+        while (begin > 0 && rest.p[begin - 1] != ',')
+            begin--;
+        if (!read_hop((struct str){rest.p + begin, rest.n - begin}, &from))
+            break;
+        rest.n = begin > 0 ? begin - 1 : 0;
+    }
+    return from;
+}
+
 static int authenticate(struct visit *v, struct error *e) {
     struct str a = v->head->authorization;
     if (a.n < 7 || strncasecmp(a.p, "Bearer ", 7) != 0)
@@ -146,7 +187,7 @@ static int authenticate(struct visit *v, struct error *e) {
     a = (struct str){a.p + 7, a.n - 7};
     while (a.n > 0 && *a.p == ' ')
         a = (struct str){a.p + 1, a.n - 1};
-    return cloud_authenticate(v->g->cloud, a, &v->who, e);
+    return cloud_authenticate(v->g->cloud, a, &v->from, &v->who, e);
 }
 
 static void serve(const struct route *r, struct visit *v) {
@@ -157,7 +198,7 @@ static void serve(const struct route *r, struct visit *v) {
     else if (r->authentication != AUTH_NONE)
         rc = error_set(&e, ERR_DENIED, "this route is closed");
     if (rc != 0) {
-        respond_error(v->g, v->x, &e);
+        respond_error(v->g, v->x, &e, STR(""));
         return;
     }
     size_t n = strlen(r->path);
@@ -169,7 +210,7 @@ static void serve(const struct route *r, struct visit *v) {
 
 void route_request(struct gateway *g, struct exchange *x, const struct http_head *head) {
     const struct route *other = NULL;
-    struct visit v = {.g = g, .x = x, .head = head};
+    struct visit v = {.g = g, .x = x, .head = head, .from = route_source(g, head)};
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (!path_fits(&routes[i], head->path))
             continue;

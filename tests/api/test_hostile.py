@@ -19,7 +19,7 @@ LONG = {"model": "smol", "prompt": "Once", "max_tokens": 1500, "ignore_eos": Tru
 
 @pytest.fixture(scope="module")
 def server():
-    s = Server(PROGRAM, options=["--client-timeout", "2", "--max-waiting", "8", "--max-running", "4"]).start()
+    s = Server(PROGRAM, options=["--client-timeout", "2", "--max-waiting", "8", "--max-running", "4", "--trusted-proxies", "127.0.0.1"]).start()
     yield s
     code = s.stop()
     told, log = s.unkai("ledger", "verify"), s.log.read_text()
@@ -51,11 +51,14 @@ def wait_for(server, name, value, seconds):
 
 
 def test_every_route_and_method_without_a_key(server):
+    sources = iter(range(1 << 16))  # too many wrong keys from one address would be 429
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/smol", "/v1/models/", "/v1", "/", "/admin",
                  "/v1/chat/completions/", "/metrics/", "/health/x", "/v1/../metrics", "//v1/models", "/v1/models?key=1"):
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"):
             for key in ("", "wrong", "x" * 5000):
-                status = server.raw(server.head(path, method, key=key, more="Content-Length: 0\r\n\r\n"))[0]
+                n = next(sources)
+                more = f"X-Forwarded-For: 10.0.{n >> 8}.{n & 255}\r\nContent-Length: 0\r\n\r\n"
+                status = server.raw(server.head(path, method, key=key, more=more))[0]
                 assert status in (401, 404, 405), (method, path, status)
     for path in ("/health", "/metrics"):
         assert server.raw(server.head(path, "GET", key="", more="\r\n"))[0] == 200

@@ -23,6 +23,8 @@
 
 #include <cmocka.h>
 
+static const struct address nowhere;
+
 static char folder[64];
 
 static int fresh_folder(void **state) {
@@ -191,15 +193,15 @@ static void test_operations(void **state) {
     check_payments();
     /* The same operations through the control socket of whoever has the books open. */
     assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
-    assert_int_equal(cloud_authenticate(c, str_from(key), &who, &e), 0);
+    assert_int_equal(cloud_authenticate(c, str_from(key), &nowhere, &who, &e), 0);
     assert_string_equal(who.tenant_name, "t");
-    assert_int_equal(cloud_authenticate(c, STR("uk-wrong"), &who, &e), ERR_AUTH);
-    assert_int_equal(cloud_authenticate(c, STR(""), &who, &e), ERR_AUTH);
-    assert_int_equal(cloud_authenticate(c, STR("' OR 1=1 --"), &who, &e), ERR_AUTH);
+    assert_int_equal(cloud_authenticate(c, STR("uk-wrong"), &nowhere, &who, &e), ERR_AUTH);
+    assert_int_equal(cloud_authenticate(c, STR(""), &nowhere, &who, &e), ERR_AUTH);
+    assert_int_equal(cloud_authenticate(c, STR("' OR 1=1 --"), &nowhere, &who, &e), ERR_AUTH);
     must("{\"op\":\"tenant.show\",\"name\":\"t\"}", "available", value, sizeof value);
     assert_string_equal(value, "7");
     must("{\"op\":\"key.revoke\",\"id\":1}", "id", NULL, 0);
-    assert_int_equal(cloud_authenticate(c, str_from(key), &who, &e), ERR_AUTH);
+    assert_int_equal(cloud_authenticate(c, str_from(key), &nowhere, &who, &e), ERR_AUTH);
     check_end_beside_idle_caller(c);
     verify();
 }

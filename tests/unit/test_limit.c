@@ -1,5 +1,6 @@
 /* Limits: buckets against a slow exact model and under clocks that jump, all or nothing, money a day and a month, and the same through the books with many
  * threads. */
+#include "cloud/attempt.h"
 #include "cloud/cloud.h"
 #include "cloud/control.h"
 #include "cloud/limit.h"
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+static const struct address nowhere;
 
 static const int64_t second = 1000000000, minute = 60000000000, hour = 3600000000000, day = 86400000000000;
 
@@ -240,6 +243,31 @@ static void test_days_and_months(void **state) {
     assert_false(may_spend(&who, 5, -720, INT64_MAX));
 }
 
+/* ---- wrong keys ---- */
+
+static void test_attempts(void **state) {
+    static struct attempts a = {.secret = {0x123456789abcdef, 12345}};
+    struct address from, other, unknown = {0};
+    int64_t now = 3 * day;
+    assert_true(address_parse(STR("2001:db8::1"), &from) && address_parse(STR("2001:db8::ffff:1"), &other));
+    for (int i = 0; i < ATTEMPTS_MINUTE; i++) {
+        assert_int_equal(attempts_wait(&a, &from, now), 0);
+        attempts_failed(&a, i % 2 ? &from : &other, now);
+    }
+    assert_int_equal(attempts_wait(&a, &from, now), 3 * second);
+    assert_int_equal(attempts_wait(&a, &other, now), 3 * second);
+    assert_int_equal(attempts_wait(&a, &from, now + 3 * second), 0);
+    assert_int_equal(attempts_wait(&a, &unknown, now), 0);
+    attempts_failed(&a, &unknown, now);
+    /* Addresses that fail once each fill the table many times over, and let nobody who has failed often go free. */
+    for (int i = 0; i < 100000; i++) {
+        address_parse(STR("10.0.0.0"), &other);
+        memcpy(other.byte + 13, &i, 3);
+        attempts_failed(&a, &other, now + i);
+    }
+    assert_true(attempts_wait(&a, &from, now + 100000) > 2 * second);
+}
+
 /* ---- through the books ---- */
 
 static char folder[64], key_text[64];
@@ -401,11 +429,11 @@ static void test_admission(void **state) {
     /* A key that has expired is none, and one that expires while its request is read is refused as well. */
     must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"addresses\":\"\",\"expires\":\"2020-01-01T00:00:"
          "00Z\"}");
-    assert_int_equal(cloud_authenticate(c, str_from(key_text), &who, &e), ERR_AUTH);
+    assert_int_equal(cloud_authenticate(c, str_from(key_text), &nowhere, &who, &e), ERR_AUTH);
     assert_null(admit(c, "d", "n", NULL, 50, &e));
     assert_int_equal(e.code, ERR_AUTH);
     must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"expires\":\"\"}");
-    assert_int_equal(cloud_authenticate(c, str_from(key_text), &who, &e), 0);
+    assert_int_equal(cloud_authenticate(c, str_from(key_text), &nowhere, &who, &e), 0);
     must("{\"op\":\"key.revoke\",\"id\":1}");
     assert_null(admit(c, "d", "n", NULL, 50, &e));
     assert_int_equal(e.code, ERR_AUTH);
@@ -473,6 +501,7 @@ int main(void) {
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_all_or_nothing),
         cmocka_unit_test(test_days_and_months),
+        cmocka_unit_test(test_attempts),
         cmocka_unit_test_setup_teardown(test_operations, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_admission, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_race, fresh_folder, remove_folder),
