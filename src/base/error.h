@@ -21,7 +21,9 @@ enum err {
     ERR_CONFLICT = -12,    /* exists already, or the same id with other content */
     ERR_CANCELLED = -13,   /* the caller went away */
     ERR_UNAVAILABLE = -14, /* this part has failed and serves nobody now (503) */
-    ERR_INTERNAL = -15     /* our mistake */
+    ERR_INTERNAL = -15,    /* our mistake */
+    ERR_KEY_REUSED = -16,  /* an idempotency key that stands for another request (422) */
+    ERR_KEY_SPENT = -17    /* an idempotency key whose request was charged and has no whole answer (409) */
 };
 
 struct error {

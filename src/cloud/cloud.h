@@ -56,10 +56,10 @@ enum answer_status {
  * cloud_take_answer gives it back. */
 struct answer {
     int64_t tenant;
-    struct hash key, body; /* of the key; of all that makes a request another one */
-    int status;            /* an enum answer_status, or of HTTP */
-    bool same;             /* what was found has this body */
-    char type[48];         /* of the content */
+    struct hash key,
+        body;   /* of the key; of all that makes a request another one: where something is found, its own */
+    int status; /* an enum answer_status, or of HTTP */
+    char type[48]; /* of the content */
     struct buf bytes;
     int rc; /* ERR_UNAVAILABLE: the books could not be read, or written */
     void *user;

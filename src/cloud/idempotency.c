@@ -135,15 +135,17 @@ int find_run(struct store *s, struct entry *entry, struct error *e) {
     a->status = ANSWER_NONE;
     if ((rc = query_step(q, e)) <= 0)
         return rc;
-    a->same = str_equal(query_column_text(q, 0), bytes_of(&a->body));
+    struct str body = query_column_text(q, 0), type = query_column_text(q, 2);
+    if (body.n != sizeof a->body)
+        return error_set(e, ERR_CORRUPT, "an idempotency key of the books is damaged");
+    memcpy(&a->body, body.p, sizeof a->body);
     a->status = (int)query_column_int(q, 1);
-    struct str type = query_column_text(q, 2);
     if (type.n >= sizeof a->type)
         type.n = sizeof a->type - 1;
     memcpy(a->type, type.p, type.n);
     a->type[type.n] = 0;
     buf_clear(&a->bytes);
-    buf_str(&a->bytes, a->same ? query_column_text(q, 3) : STR(""));
+    buf_str(&a->bytes, query_column_text(q, 3));
     return query_run(q, e);
 }
 

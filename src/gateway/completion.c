@@ -40,6 +40,13 @@ static void make_id(struct completion *c) {
              chance);
 }
 
+static bool key_ok(struct str key) {
+    bool ok = key.n >= 1 && key.n <= 255;
+    for (size_t i = 0; i < key.n && ok; i++)
+        ok = key.p[i] >= ' ' && key.p[i] <= '~';
+    return ok;
+}
+
 void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
                         const struct identity *who, const struct address *from, bool chat) {
     struct error e = {0};
@@ -52,6 +59,8 @@ void completion_receive(struct gateway *g, struct exchange *x, const struct http
     }
     if (g->drain_until != 0)
         error_set(&e, ERR_UNAVAILABLE, "the server is shutting down");
+    else if (head->idempotency.p != NULL && !key_ok(head->idempotency))
+        error_param(&e, ERR_INVALID, "Idempotency-Key", "an Idempotency-Key has 1 to 255 visible characters");
     else if (head->length > GATEWAY_MAX_BODY)
         error_set(&e, ERR_TOO_LARGE, "the body may have %d bytes at most", GATEWAY_MAX_BODY);
     else if ((c = calloc(1, sizeof *c)) == NULL)
@@ -65,6 +74,9 @@ void completion_receive(struct gateway *g, struct exchange *x, const struct http
     c->dialect = chat ? &openai_chat : &openai_completion;
     c->who = *who;
     c->from = *from;
+    c->keyed = head->idempotency.p != NULL;
+    if (c->keyed)
+        c->key = hash_sha256(head->idempotency);
     c->body.limit = GATEWAY_MAX_BODY;
     make_id(c);
     link_live(c);
@@ -93,6 +105,7 @@ void completion_fail(struct completion *c, const struct error *e) {
     if (c->failed || c->ended)
         return;
     c->failed = true;
+    once_failed(c, e);
     for (uint32_t i = 0; i < c->choices; i++)
         if (c->choice[i].sequence != NULL && !c->choice[i].finished)
             engine_cancel(g->engine, c->choice[i].sequence);
@@ -197,6 +210,8 @@ static int fit_context(struct completion *c, size_t longest, struct error *e) {
 static int prepare(struct completion *c, struct error *e) {
     struct engine *engine = c->gateway->engine;
     size_t longest = 0;
+    if (c->keyed)
+        c->fingerprint = hash_hmac(str_from(c->dialect->id_prefix), buf_view(&c->body));
     int rc = c->dialect->parse(&c->ask, buf_view(&c->body), e);
     buf_free(&c->body);
     if (rc != 0)
@@ -242,7 +257,8 @@ static int admit(struct completion *c, struct error *e) {
                           .prompt_tokens = c->prompt_tokens,
                           .route = c->ask.chat ? STR("chat.completions") : STR("completions"),
                           .address = c->from,
-                          .rates = &c->rates};
+                          .rates = &c->rates,
+                          .answer = once_answer(c)};
     snprintf(a.request_id, sizeof a.request_id, "%s", c->id);
     for (;;) {
         a.max_completion_tokens = (uint64_t)c->max_tokens * c->choices;
@@ -328,15 +344,22 @@ static int start(struct completion *c, struct error *e) {
     return rc;
 }
 
+void completion_start(struct completion *c) {
+    int rc = c->prepared != 0 ? c->prepared : start(c, &c->error);
+    if (rc != 0)
+        completion_fail(c, &c->error);
+}
+
 void completion_prepared(struct completion *c) {
     c->preparing = false;
     if (c->closed) {
         completion_end(c);
         return;
     }
-    int rc = c->prepared != 0 ? c->prepared : start(c, &c->error);
-    if (rc != 0)
-        completion_fail(c, &c->error);
+    if (c->keyed)
+        once_join(c);
+    else
+        completion_start(c);
 }
 
 void completion_prompt_text(const struct choice *ch, struct buf *out) {

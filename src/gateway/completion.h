@@ -78,6 +78,13 @@ struct completion {
     uint64_t taken; /* completion tokens that the socket took, all choices */
     struct completion *next, **link;
     struct completion *next_held, **held_link; /* held_link: NULL, or it waits for the books */
+
+    /* Under an Idempotency-Key (idempotency.c). */
+    bool keyed;
+    struct hash key, fingerprint;                    /* of what was sent; of route and body */
+    struct once *once;                               /* NULL: none, or it is past */
+    struct completion *next_waiting, **waiting_link; /* of once; NULL: it is the one that runs */
+    size_t replayed;                                 /* bytes of the kept answer given to the socket */
 };
 
 /* An API's way to ask and to answer. Writers append to c->out; completion_emit then says how many tokens the new bytes bring. */
@@ -107,6 +114,25 @@ void completion_drop_unsent(struct completion *c);
 void completion_end(struct completion *c);
 /* The text so far, from the last piece on, brought `tokens` tokens. */
 void choice_add_piece(struct choice *ch, uint32_t tokens);
+
+/* Admit and submit; or fail. */
+void completion_start(struct completion *c);
+
+/* ---- idempotency.c: what belongs to one key ---- */
+
+/* It is prepared: find what stands under its key; then it starts, or waits for an answer, or has it. */
+void once_join(struct completion *c);
+/* What the books write with its hold and settlement; NULL: it has no key. */
+struct answer *once_answer(const struct completion *c);
+/* These bytes of its answer are the next. */
+void once_keep(struct completion *c, struct str bytes);
+/* Whether it goes on to its end when its client has gone: all of the answer is there for the client that asks again. */
+bool once_goes_on(const struct completion *c);
+void once_failed(struct completion *c, const struct error *e);
+/* The socket has taken some of a kept answer. */
+void once_replay(struct completion *c);
+/* It ends, before it is settled. True: its whole answer is kept, and so is charged whoever took it. */
+bool once_leave(struct completion *c);
 
 /* ---- for dialects ---- */
 

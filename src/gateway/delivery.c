@@ -39,6 +39,7 @@ void completion_emit(struct completion *c, struct choice *ch, uint32_t tokens) {
         c->out.failed = true;
         return;
     }
+    once_keep(c, (struct str){c->out.p + (begin - c->out_base), end - begin});
     for (uint32_t i = 1; i <= slices; i++) {
         uint32_t upto = (uint32_t)((uint64_t)tokens * i / slices);
         ch->emitted += upto - before;
@@ -109,7 +110,42 @@ void completion_books_committed(struct gateway *g) {
     }
 }
 
+/* The engine may go on by what the socket took, and by what is not in any bytes yet (half a character, the beginning of a stop string): else it
+ * would wait for us while we wait for it. */
+static void acknowledge(struct choice *ch) {
+    uint32_t n = ch->taken + (ch->tokens - ch->emitted);
+    if (n <= ch->acked || ch->finished)
+        return;
+    ch->acked = n;
+    engine_ack(ch->completion->gateway->engine, ch->sequence, n);
+}
+
+static void leave(struct completion *c) {
+    c->closed = true;
+    for (uint32_t i = 0; i < c->choices; i++)
+        if (c->choice[i].sequence != NULL && !c->choice[i].finished)
+            engine_cancel(c->gateway->engine, c->choice[i].sequence);
+}
+
+/* Its client has gone, and the answer is made all the same for when it asks again: the engine goes on as if it was read, but nothing counts as sent. */
+static void read_by_nobody(struct completion *c) {
+    if (!once_goes_on(c) || c->out.failed) {
+        leave(c);
+        return;
+    }
+    for (; c->emissions_taken < c->emissions; c->emissions_taken++) {
+        const struct emission *m = &c->emission[c->emissions_taken];
+        c->choice[m->choice].taken = m->tokens;
+        c->written = m->end;
+        acknowledge(&c->choice[m->choice]);
+    }
+    c->emissions_written = c->emissions;
+    drop_written(c);
+}
+
 void completion_pump(struct completion *c) {
+    if (c->x == NULL && c->hold != NULL && !c->closed)
+        read_by_nobody(c);
     if (c->x == NULL || c->finished || c->hold == NULL)
         return;
     if (c->out.failed) { /* no memory for the answer */
@@ -142,17 +178,11 @@ uint64_t completion_cached(const struct completion *c) {
     return n < c->prompt_tokens ? n : c->prompt_tokens;
 }
 
-/* The engine may go on by what the socket took, and by what is not in any bytes yet (half a character, the beginning of a stop string): else it
- * would wait for us while we wait for it. */
-static void acknowledge(struct choice *ch) {
-    uint32_t n = ch->taken + (ch->tokens - ch->emitted);
-    if (n <= ch->acked || ch->finished)
-        return;
-    ch->acked = n;
-    engine_ack(ch->completion->gateway->engine, ch->sequence, n);
-}
-
 void completion_taken(struct completion *c, uint64_t mark) {
+    if (c->hold == NULL) {
+        once_replay(c);
+        return;
+    }
     size_t upto = (size_t)(mark - c->emission_base);
     for (; c->emissions_taken < upto; c->emissions_taken++) {
         const struct emission *m = &c->emission[c->emissions_taken];
@@ -231,7 +261,7 @@ static void respond(struct completion *c, const char *type, const char *more, in
 
 static void stream_event(struct choice *ch, bool last) {
     struct completion *c = ch->completion;
-    bool first = !exchange_responded(c->x);
+    bool first = c->x != NULL && !exchange_responded(c->x);
     if (first)
         respond(c, "text/event-stream; charset=utf-8", "Cache-Control: no-cache\r\n", -1);
     if (ch->text.n > 0 || first) {
@@ -262,8 +292,10 @@ static void whole_event(struct choice *ch, const struct engine_event *event) {
     c->dialect->write_body(c);
     if (c->out.failed)
         return;
-    respond(c, "application/json", "", (int64_t)c->out.n);
     c->ended = true;
+    if (c->x == NULL)
+        return;
+    respond(c, "application/json", "", (int64_t)c->out.n);
 }
 
 /* Sequences that ended without an answer: why. */
@@ -288,10 +320,26 @@ static struct engine_event without_answer(struct engine_event event) {
     return event;
 }
 
+static void see_answer(struct choice *ch, const struct engine_event *event) {
+    struct completion *c = ch->completion;
+    bool last = event->kind == EVENT_FINISH;
+    if (last && (event->reason == FINISH_FAILED || event->reason == FINISH_CANCELLED)) {
+        fail_by(c, event);
+        return;
+    }
+    buf_str(&ch->text, event->text);
+    if (event->tokens > 0 && event->logprob != NULL)
+        c->dialect->see_logprobs(ch, event->logprob, event->tokens, false);
+    if (c->ask.stream)
+        stream_event(ch, last);
+    else
+        whole_event(ch, event);
+    completion_pump(c);
+}
+
 void completion_event(struct choice *ch, const struct engine_event *event) {
     struct completion *c = ch->completion;
     struct engine_event bare;
-    bool last = event->kind == EVENT_FINISH;
     if (event->kind == EVENT_START) {
         ch->started = true;
         c->metrics->waiting--;
@@ -308,24 +356,10 @@ void completion_event(struct choice *ch, const struct engine_event *event) {
         event = &bare;
     }
     see_event(ch, event);
-    if (c->closed && c->running == 0) {
+    if (!c->closed && !c->failed)
+        see_answer(ch, event);
+    if (c->x == NULL && c->running == 0)
         completion_end(c);
-        return;
-    }
-    if (c->closed || c->failed)
-        return;
-    if (last && (event->reason == FINISH_FAILED || event->reason == FINISH_CANCELLED)) {
-        fail_by(c, event);
-        return;
-    }
-    buf_str(&ch->text, event->text);
-    if (event->tokens > 0 && event->logprob != NULL)
-        c->dialect->see_logprobs(ch, event->logprob, event->tokens, false);
-    if (c->ask.stream)
-        stream_event(ch, last);
-    else
-        whole_event(ch, event);
-    completion_pump(c);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------ */
@@ -345,18 +379,20 @@ void completion_broken(struct completion *c) {
 
 void completion_closed(struct completion *c, bool complete) {
     c->x = NULL;
-    c->closed = true;
     c->complete = complete;
-    for (uint32_t i = 0; i < c->choices; i++)
-        if (c->choice[i].sequence != NULL && !c->choice[i].finished)
-            engine_cancel(c->gateway->engine, c->choice[i].sequence);
+    if (!complete && once_goes_on(c))
+        read_by_nobody(c);
+    else
+        leave(c);
     if (!c->preparing && c->running == 0)
         completion_end(c);
 }
 
-static void settle(struct completion *c) {
-    struct settlement s = {.completion_tokens = c->taken, .cached_tokens = completion_cached(c)};
-    s.outcome = c->failed ? OUTCOME_FAILED : c->complete ? OUTCOME_DONE : OUTCOME_CANCELLED;
+/* kept: the answer is whole, and whoever has the key may read it. */
+static void settle(struct completion *c, bool kept) {
+    struct settlement s = {.completion_tokens = kept ? c->total : c->taken,
+                           .cached_tokens = completion_cached(c)};
+    s.outcome = c->failed ? OUTCOME_FAILED : c->complete || kept ? OUTCOME_DONE : OUTCOME_CANCELLED;
     s.delivered = c->taken > 0 || s.outcome == OUTCOME_DONE;
     for (uint32_t i = 0; i < c->choices; i++) {
         const struct choice *ch = &c->choice[i];
@@ -382,8 +418,9 @@ static void free_choice(struct choice *ch) {
 }
 
 void completion_end(struct completion *c) {
+    bool kept = once_leave(c);
     if (c->hold != NULL)
-        settle(c);
+        settle(c, kept);
     for (uint32_t i = 0; i < c->choices; i++)
         free_choice(&c->choice[i]);
     for (size_t i = 0; i < c->ask.prompts && c->prompt != NULL; i++)

@@ -20,6 +20,8 @@ static const struct kind kinds[] = {
     {ERR_NOT_FOUND, 404, "invalid_request_error", "not_found"},
     {ERR_CONFLICT, 409, "invalid_request_error", "conflict"},
     {ERR_TOO_LARGE, 413, "invalid_request_error", "too_large"},
+    {ERR_KEY_REUSED, 422, "idempotency_error", "idempotency_key_reused"},
+    {ERR_KEY_SPENT, 409, "idempotency_error", "idempotency_key_spent"},
     {ERR_BUSY, 429, "rate_limit_error", "rate_limit_exceeded"},
     {ERR_UNAVAILABLE, 503, "service_unavailable_error", "unavailable"},
     {ERR_NO_MEMORY, 503, "service_unavailable_error", "overloaded"},
@@ -97,6 +99,8 @@ void respond_error(struct gateway *g, struct exchange *x, const struct error *e,
     error_write_json(&body, e);
     if (status == 401)
         buf_text(&headers, "WWW-Authenticate: Bearer realm=\"unkai\"\r\n");
+    if (e->code == ERR_KEY_REUSED || e->code == ERR_KEY_SPENT) /* to the official clients, which would */
+        buf_text(&headers, "x-should-retry: false\r\n");
     if (status == 429)
         write_retry(g, &headers, e->wait_ns);
     buf_str(&headers, more);

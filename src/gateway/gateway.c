@@ -92,8 +92,10 @@ static void on_wake(void *context) {
     read_letters(g);
     for (struct completion *c; (c = worker_done(g->worker)) != NULL;)
         completion_prepared(c);
-    if (atomic_exchange(&g->durable, false))
+    if (atomic_exchange(&g->durable, false)) {
+        once_answers(g);
         go_on(g);
+    }
     watch_drain(g);
 }
 
@@ -178,6 +180,7 @@ void gateway_free(struct gateway *g) {
     for (struct completion *c; g->worker != NULL && (c = worker_done(g->worker)) != NULL;)
         completion_prepared(c);
     worker_free(g->worker);
+    once_free_all(g);
     metrics_free(&g->metrics);
     inbox_free(&g->inbox);
     free(g);

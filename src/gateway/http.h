@@ -21,6 +21,7 @@ struct http_head {
     struct str authorization; /* the header's value, or empty */
     struct str forwarded;     /* all values of X-Forwarded-For, or empty */
     struct address peer;      /* of the other end of the connection */
+    struct str idempotency;   /* the value of Idempotency-Key, cut off at 512 bytes; p is NULL without */
     int64_t length;           /* Content-Length; 0 without a body; -1: chunked */
     bool coded;               /* the body is compressed, or otherwise not itself (Content-Encoding) */
 };

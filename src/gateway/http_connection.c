@@ -17,7 +17,8 @@ enum {
     BODY_RATE = 4096,  /* bytes a second that keep a body's clock from running out */
     LINGER_NS =
         1000000000, /* how long what is still coming is read past, so that the client can read our answer */
-    KEEP_OUT = 16 << 10 /* an idle connection keeps no buffers; a busy one keeps one up to this size */
+    IDEMPOTENCY_BYTES = 512, /* of such a key, blanks behind it included; as many are too many */
+    KEEP_OUT = 16 << 10      /* an idle connection keeps no buffers; a busy one keeps one up to this size */
 };
 
 /* ---- the parser's events --------------------------------------------------------------------------------------- */
@@ -98,6 +99,12 @@ static int on_header_value(http_parser *p, const char *at, size_t n) {
         if (first && c->forwarded.n > 0)
             buf_byte(&c->forwarded, ',');
         buf_append(&c->forwarded, at, n);
+    } else if (word_is(&c->name, "idempotency-key")) {
+        if (first && c->idempotency_seen)
+            return refuse(c, "there are two Idempotency-Key headers");
+        c->idempotency_seen = true;
+        size_t room = IDEMPOTENCY_BYTES - c->idempotency.n;
+        buf_append(&c->idempotency, at, n < room ? n : room);
     }
     return 0;
 }
@@ -119,6 +126,10 @@ static int on_headers_complete(http_parser *p) {
     end_header(c);
     while (c->head.n > c->target && (c->head.p[c->head.n - 1] == ' ' || c->head.p[c->head.n - 1] == '\t'))
         c->head.n--; /* the parser leaves the blanks behind a value */
+    struct buf *key = &c->idempotency;
+    while (key->n > 0 && key->n < IDEMPOTENCY_BYTES &&
+           (key->p[key->n - 1] == ' ' || key->p[key->n - 1] == '\t'))
+        key->n--;
     struct http_head head = {
         .method = str_from(http_method_str(p->method)),
         .path = path_of(c),
@@ -126,11 +137,13 @@ static int on_headers_complete(http_parser *p) {
         .authorization = {c->head.p + c->target, c->head.n - c->target},
         .forwarded = buf_view(&c->forwarded),
         .peer = c->peer,
+        .idempotency =
+            c->idempotency_seen ? (struct str){key->n > 0 ? key->p : "", key->n} : (struct str){NULL, 0},
         .length = p->flags & F_CHUNKED         ? -1
                   : p->flags & F_CONTENTLENGTH ? (int64_t)p->content_length
                                                : 0,
     };
-    if (c->head.failed || c->forwarded.failed || head.length < -1)
+    if (c->head.failed || c->forwarded.failed || key->failed || head.length < -1)
         return -1;
     c->headless = p->method == HTTP_HEAD;
     c->closing = c->closing || !http_should_keep_alive(p) || h->draining;
@@ -243,6 +256,7 @@ void connection_close(struct exchange *c) {
         h->handler->on_closed(h->context, c, false);
     buf_free(&c->head);
     buf_free(&c->forwarded);
+    buf_free(&c->idempotency);
     buf_free(&c->ahead);
     buf_free(&c->out);
     free(c->mark);
@@ -268,7 +282,9 @@ static void next_request(struct exchange *c) {
     c->name.n = c->value.n = 0;
     c->body_read = 0;
     c->marks = c->marks_from = 0;
-    c->in_value = c->authorization_seen = c->expects = c->coded = c->began = c->read_all = false;
+    buf_free(&c->idempotency);
+    c->in_value = c->authorization_seen = c->idempotency_seen = c->expects = c->coded = c->began =
+        c->read_all = false;
     c->responded = c->finished = c->chunked = c->headless = false;
     c->since = c->progress = c->http->now;
     http_parser_pause(&c->parser, 0);

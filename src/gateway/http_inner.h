@@ -38,6 +38,7 @@ struct exchange {
     struct buf forwarded;    /* the values of X-Forwarded-For */
     size_t target;           /* bytes of the target */
     struct word name, value; /* of the header that is being read */
+    struct buf idempotency;  /* the value of Idempotency-Key */
     const char *fault;       /* what is wrong with the request, when it is not the parser that says so */
     struct buf ahead;        /* what came after this request */
     uint64_t body_read;      /* bytes of the body so far */
@@ -52,7 +53,7 @@ struct exchange {
 
     int64_t since, progress; /* when this phase began; when a byte last moved */
     void *user;
-    bool dead, dirty, in_value, authorization_seen, expects, coded;
+    bool dead, dirty, in_value, authorization_seen, idempotency_seen, expects, coded;
     bool began;    /* a first byte of a request is here */
     bool active;   /* on_head or on_broken was called, on_closed not yet */
     bool read_all; /* the request is complete */

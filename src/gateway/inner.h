@@ -119,6 +119,13 @@ void completion_broken(struct completion *c); /* the request broke off: an error
 /* On the worker's thread or the loop's: parse, find the model, encode. Touches nothing but c. */
 void completion_prepare(struct completion *c);
 
+/* ---- idempotency.c ---- */
+
+enum { ONCES = 256 };
+struct once;
+void once_answers(struct gateway *g); /* the books have found or written some */
+void once_free_all(struct gateway *g);
+
 /* ---- worker.c: long bodies are parsed and encoded aside ---- */
 
 struct worker;
@@ -138,10 +145,12 @@ struct gateway {
     struct inbox inbox;
     struct worker *worker;
     struct metrics metrics;
-    struct completion *live; /* all completions, linked */
-    struct completion *held; /* those whose bytes wait for the books */
-    int64_t created;         /* seconds since 1970 */
-    uint64_t last_id;        /* the time in the latest request's id */
+    struct completion *live;  /* all completions, linked */
+    struct completion *held;  /* those whose bytes wait for the books */
+    struct once *once[ONCES]; /* keys in use, by their first byte */
+    uint64_t replays;
+    int64_t created;  /* seconds since 1970 */
+    uint64_t last_id; /* the time in the latest request's id */
     atomic_bool durable;
     atomic_int drains;
     int64_t drain_until; /* 0: not draining */

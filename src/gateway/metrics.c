@@ -279,6 +279,8 @@ static void write_http(struct buf *out, struct gateway *g) {
     plain(out, "http_connections", "gauge", "Connections open.", s.connections);
     plain(out, "http_connections_total", "counter", "Connections accepted.", (double)s.accepted);
     plain(out, "http_connections_refused_total", "counter", "Connections over the limit.", (double)s.refused);
+    plain(out, "idempotent_replays_total", "counter", "Answers given again under an idempotency key.",
+          (double)g->replays);
     plain(out, "http_timeouts_total", "counter", "Connections cut for being too slow.", (double)s.timeouts);
     plain(out, "http_broken_total", "counter", "Requests that could not be read.", (double)s.broken);
 }
