@@ -63,6 +63,11 @@ static int usage_error(const char *command, const struct books_action *actions) 
     return EXIT_USAGE;
 }
 
+int books_ask(struct str request, struct buf *text, struct json **answer, struct error *e) {
+    int rc = control_call(cli_home(), request, text, e);
+    return rc == 0 ? json_parse(answer, buf_view(text), e) : rc;
+}
+
 int books_command(int args, char **argv, const struct books_action *actions,
                   const struct books_option *options, bool as_json) {
     const struct books_action *a = actions;
@@ -80,12 +85,12 @@ int books_command(int args, char **argv, const struct books_action *actions,
     for (int i = 0; i < words; i++)
         add_member(&request, a->argument[i], argv[2 + i]);
     for (const struct books_option *o = options; o->member != NULL; o++)
-        if (*o->value != NULL)
+        if (*o->value != NULL && o->json)
+            buf_printf(&request, ",\"%s\":%s", o->member, *o->value);
+        else if (*o->value != NULL)
             add_member(&request, o->member, *o->value);
     buf_byte(&request, '}');
-    int rc = control_call(cli_home(), buf_view(&request), &text, &e);
-    if (rc == 0)
-        rc = json_parse(&answer, buf_view(&text), &e);
+    int rc = books_ask(buf_view(&request), &text, &answer, &e);
     if (rc == 0 && as_json)
         puts(text.p);
     else if (rc == 0 && json_kind(answer) == JSON_KIND_ARRAY && json_count(answer) == 0)

@@ -16,7 +16,11 @@ struct books_action {
 struct books_option { /* an option whose text becomes a member when it was given */
     const char *member;
     const char *const *value;
+    bool json; /* it is JSON already */
 };
+
+/* Send a request; *answer is `text` parsed, and the caller frees both. */
+int books_ask(struct str request, struct buf *text, struct json **answer, struct error *e);
 
 /* Find the action argv[1], send the request, print the answer; an exit code. Both lists end with a row whose name is NULL. */
 int books_command(int args, char **argv, const struct books_action *actions,

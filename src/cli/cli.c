@@ -23,6 +23,8 @@ const struct command cli_commands[] = {
     {"usage", "what tenants used and were charged", cmd_usage},
     {"owner", "what the machines and a token cost, and when they are paid back", cmd_owner},
     {"ledger", "the transfers, and the proof that they add up", cmd_ledger},
+    {"close", "end a month, and sign what it came to", cmd_close},
+    {"invoice", "invoices, their parties and tax rules", cmd_invoice},
     {"bench", "how fast a model runs here, beside the limits of the machine", cmd_bench},
     {"template", "render a chat template and show who wrote what", cmd_template},
     {"tokenize", "text to token ids and back", cmd_tokenize},

@@ -1,5 +1,6 @@
 /* The operations behind the commands: each takes and gives JSON, runs on the writer's thread in a transaction of its own, and changes the mirror in memory with
  * the books. One table, whether the command runs them itself or asks the server over its control socket. */
+#include "cloud/bill/party.h"
 #include "cloud/inner.h"
 #include "cloud/report.h"
 
@@ -361,7 +362,8 @@ static const struct operation_row operations[] = {
     {NULL},
 };
 
-static const struct operation_row *tables[16] = {operations, limit_operations};
+static const struct operation_row *tables[16] = {operations, limit_operations, close_operations,
+                                                 invoice_operations, party_operations};
 
 void admin_add(const struct operation_row *rows) {
     size_t i = 0;

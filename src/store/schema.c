@@ -50,6 +50,7 @@ const char *const schema_migrations[] = {
     "CREATE VIEW posting AS SELECT seq AS transfer, debit AS account, -amount AS amount FROM transfer"
     " WHERE phase IN (0, 2) UNION ALL SELECT seq, credit, amount FROM transfer WHERE phase IN (0, 2);"
     "CREATE INDEX transfer_about ON transfer (about) WHERE about <> '';"
+    "CREATE INDEX transfer_other ON transfer (seq) WHERE kind <> 'settle';" /* few: what bills read beside the roll-ups */
     "CREATE TABLE pending (transfer INTEGER PRIMARY KEY REFERENCES transfer(seq), expires INTEGER NOT NULL) "
     "STRICT;" /* open ones alone */
     /* The head of the books, one row: who writes locks it. */
@@ -107,7 +108,8 @@ const char *const schema_migrations[] = {
     "TEXT NOT NULL,"
     " net INTEGER NOT NULL, tax INTEGER NOT NULL, total INTEGER NOT NULL, document TEXT NOT NULL, hash BLOB "
     "NOT NULL) STRICT;"
-    "CREATE UNIQUE INDEX invoice_once ON invoice (tenant, period) WHERE kind = 'invoice';"
+    "CREATE UNIQUE INDEX invoice_once ON invoice (tenant, period) WHERE kind = 'invoice';" /* one taken back is 'cancelled' */
+    "CREATE TABLE series (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;" /* the newest number of each */
     /* The owner's. */
     "CREATE TABLE asset (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, profile TEXT NOT NULL, created "
     "INTEGER NOT NULL,"

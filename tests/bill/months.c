@@ -1,0 +1,175 @@
+/* Books of several months; see months.h. */
+#include "months.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "cloud/bill/bill.h"
+#include "cloud/control.h"
+#include "cloud/inner.h"
+
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int64_t months_now = 1704888000000000000;
+
+int64_t clock_wall_ns(void) {
+    return months_now;
+}
+
+int64_t clock_mono_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void months_at(const char *time) {
+    months_now = time_read(str_from(time));
+}
+
+static void die(const char *what, const struct error *e) {
+    fprintf(stderr, "%s: %s\n", what, e->text);
+    abort();
+}
+
+const char *months_ask(const char *folder, const char *format, ...) {
+    static struct buf answer;
+    static char request[20000];
+    struct error e = {0};
+    va_list args;
+    va_start(args, format);
+    vsnprintf(request, sizeof request, format, args);
+    va_end(args);
+    buf_clear(&answer);
+    if (control_call(folder, str_from(request), &answer, &e) != 0)
+        die(request, &e);
+    return answer.p;
+}
+
+static uint64_t state = 88172645463325252; /* xorshift64 */
+
+static uint64_t drawn(uint64_t below) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state % below;
+}
+
+static void request(struct cloud *c, int64_t tenant, const char *model) {
+    static int number;
+    struct identity who = {.tenant = tenant, .key = tenant, .account = (uint64_t)tenant, .weight = 1};
+    uint64_t prompt = 1 + drawn(4000), most = 1 + drawn(900);
+    struct admission a = {
+        .who = &who, .model = str_from(model), .prompt_tokens = prompt, .max_completion_tokens = most};
+    struct settlement s = {.delivered = true,
+                           .cached_tokens = drawn(3) ? 0 : drawn(prompt),
+                           .completion_tokens = drawn(most + 1),
+                           .chip_ns = 1000000,
+                           .first_token_ns = 1,
+                           .total_ns = 2};
+    struct hold *h;
+    struct error e = {0};
+    snprintf(a.request_id, sizeof a.request_id, "r-%d", ++number);
+    s.outcome = drawn(10) ? OUTCOME_DONE : OUTCOME_CANCELLED;
+    if (drawn(20) == 0) /* nothing came */
+        s = (struct settlement){.outcome = OUTCOME_FAILED};
+    if (cloud_admit(c, &a, &h, &e) != 0)
+        die("a request", &e);
+    cloud_settle(h, &s, NULL);
+}
+
+static void requests(const char *folder, int n, const char *time) {
+    struct cloud *c;
+    struct error e = {0};
+    months_at(time);
+    if (cloud_open(&c, folder, NULL, NULL, &e) != 0)
+        die("open", &e);
+    for (int i = 0; i < n; i++)
+        request(c, 1 + (int64_t)drawn(2), drawn(3) ? "small" : "large <b>&");
+    cloud_close(c);
+}
+
+/* Back from revenue to the tenant: of a request, or out of kindness. */
+struct back {
+    const char *id, *about, *note, *tenant, *revenue;
+    amount value;
+};
+
+static int give_back(struct cloud *c, void *context, struct error *e) {
+    const struct back *b = context;
+    struct transfer t = {.id = str_from(b->id),
+                         .kind = STR("reversal"),
+                         .value = b->value,
+                         .at = months_now,
+                         .about = str_from(b->about),
+                         .note = str_from(b->note)};
+    bool again;
+    int rc = ledger_account(&c->ledger, b->revenue, "JPY", &t.debit, e);
+    if (rc == 0)
+        rc = ledger_account(&c->ledger, b->tenant, "JPY", &t.credit, e);
+    return rc == 0 ? ledger_transfer(&c->ledger, &t, &again, e) : rc;
+}
+
+static void gifts(const char *folder) {
+    static struct back list[] = {
+        {"reversal:r-3", "settle:r-3", "wrong model <served>", "tenant:acme", "revenue:JPY", 12345678},
+        {"goodwill:1", "", "for the outage", "tenant:acme", "revenue:JPY", 1500000001}};
+    struct cloud *c;
+    struct error e = {0};
+    months_at("2024-02-20T03:00:00Z");
+    if (cloud_open(&c, folder, NULL, NULL, &e) != 0)
+        die("open", &e);
+    for (size_t i = 0; i < 2; i++)
+        if (journal_call(c, give_back, &list[i], &e) != 0)
+            die("give back", &e);
+    cloud_close(c);
+}
+
+static void sql(const char *folder, const char *text) {
+    char path[300], *why = NULL;
+    sqlite3 *db;
+    snprintf(path, sizeof path, "%s/books.db", folder);
+    if (sqlite3_open(path, &db) != SQLITE_OK || sqlite3_exec(db, text, NULL, NULL, &why) != SQLITE_OK) {
+        fprintf(stderr, "%s: %s\n", text, why ? why : "cannot open");
+        abort();
+    }
+    sqlite3_close(db);
+}
+
+void months_make(const char *folder) {
+    months_at("2024-01-05T00:00:00Z");
+    months_ask(folder, "{\"op\":\"tenant.list\"}");
+    sql(folder, "UPDATE book SET zone = 540");
+    months_ask(folder,
+               "{\"op\":\"tenant.create\",\"name\":\"acme\",\"currency\":\"JPY\",\"credit\":\"5000\"}");
+    months_ask(folder,
+               "{\"op\":\"tenant.create\",\"name\":\"euro\",\"currency\":\"EUR\",\"credit\":\"400.5\"}");
+    months_ask(folder, "{\"op\":\"tenant.create\",\"name\":\"idle\",\"currency\":\"JPY\",\"credit\":\"1\"}");
+    for (int i = 0; i < 2; i++) {
+        const char *currency = i ? "EUR" : "JPY", *tenth = i ? "0" : "1";
+        months_ask(folder, "{\"op\":\"key.create\",\"tenant\":\"%s\",\"name\":\"main\"}",
+                   i ? "euro" : "acme");
+        months_ask(folder,
+                   "{\"op\":\"price.set\",\"model\":\"small\",\"currency\":\"%s\",\"input\":\"%s5.000001\","
+                   "\"cached\":\"%s1.5\",\"output\":\"%s60.00037\"}",
+                   currency, tenth, tenth, tenth);
+        months_ask(
+            folder,
+            "{\"op\":\"price.set\",\"model\":\"large "
+            "<b>&\",\"currency\":\"%s\",\"input\":\"%s50.333333\",\"cached\":\"%s5\",\"output\":\"%s600.7\"}",
+            currency, tenth, tenth, tenth);
+    }
+    requests(folder, 400, "2024-01-10T12:00:00Z");
+    requests(folder, 250, "2024-01-20T22:00:00Z");
+    requests(folder, 150, "2024-01-31T15:30:00Z"); /* February in Tokyo */
+    months_ask(folder, "{\"op\":\"price.set\",\"model\":\"small\",\"currency\":\"JPY\",\"input\":\"14\","
+                       "\"cached\":\"1\",\"output\":\"50\"}");
+    months_ask(folder,
+               "{\"op\":\"tenant.credit\",\"name\":\"acme\",\"amount\":\"100\",\"payment\":\"topup\"}");
+    requests(folder, 600, "2024-02-15T01:00:00Z");
+    gifts(folder);
+    requests(folder, 300, "2024-03-02T12:00:00Z");
+}

@@ -1,0 +1,19 @@
+/* Books of several months for tests: made through the program's own calls, under a clock that the test sets. Whoever links months.c links no other clock. */
+#ifndef TESTS_BILL_MONTHS_H
+#define TESTS_BILL_MONTHS_H
+
+#include "base/buf.h"
+
+#include <stdint.h>
+
+extern int64_t months_now;        /* what clock_wall_ns says */
+void months_at(const char *time); /* "2024-01-10T12:00:00Z" */
+
+/* Run an operation; ends the program where that fails. The answer lives until the next one. */
+const char *months_ask(const char *folder, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* January to March 2024, in Tokyo's zone: three tenants (acme, prepaid, JPY; euro, EUR; idle), two models, one of them with a second price from February, a reversal and a
+ * credit by hand in February, one request at 2024-01-31T15:30Z, which is February in Tokyo. Months are open. */
+void months_make(const char *folder);
+
+#endif
