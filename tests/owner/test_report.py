@@ -11,9 +11,10 @@ from fractions import Fraction as F
 import pytest
 
 import reckon
+from server import SMOL, Server
 
 PROGRAM = os.environ["UNKAI_PROGRAM"]
-CASES = int(os.environ.get("UNKAI_OWNER_CASES", "40"))
+CASES = int(os.environ.get("UNKAI_OWNER_CASES", "24"))
 
 
 class Books:
@@ -201,3 +202,51 @@ def test_what_cannot_be(books):
     books.unkai("owner", "asset", "retire", "eight", "--sold", "1000")
     assert "in use" in books.unkai("owner", "asset", "retire", "eight", code=1)
     assert json.loads(books.unkai("owner", "asset", "list", "--json"))[0]["profile"]["sold"] == 1000
+
+
+# ---- a model that is served ----
+
+@pytest.fixture(scope="module")
+def served():
+    server = Server(PROGRAM)
+    server.unkai("owner", "asset", "add", "this", "--price", "1000", "--currency", "JPY", "--life", "5y", "--watts", "100", "--kwh", "30",
+                 "--operation", "10%", "--bought", datetime.datetime.now(datetime.timezone.utc).date().isoformat())
+    other = server.tenant("two", "1000")
+    server.start()
+    for i in range(24):
+        status, _, body = server.post({"model": "smol", "prompt": f"The number {i} is", "max_tokens": 8, "seed": i},
+                                      key=other if i % 3 == 0 else None)
+        assert status == 200, body
+    status, _, body = server.post({"model": "smol", "prompt": "A stream", "max_tokens": 64, "stream": True}, more="Connection: close\r\n")
+    assert status == 200
+    server.stop()
+    yield server
+    server.close()
+
+
+def sums_up(rows, whole):
+    assert abs(sum(rows) - whole) <= 1e-9 * max(abs(whole), 1e-9), (rows, whole)
+
+
+@pytest.mark.skipif(not SMOL.exists(), reason=f"the model is not in {SMOL.parent}")
+def test_served_model_adds_up(served):
+    r = json.loads(served.unkai("owner", "--json"))
+    hours, cost, models, tenants = r["chip_hours"], r["cost"]["total"], r["models"], r["tenants"]
+    assert [m["model"] for m in models] == ["smol"] and [t["tenant"] for t in tenants] == ["one", "two"]
+    assert [t["requests"] for t in tenants] == [17, 8] and models[0]["requests"] == 25
+    # What models took, and tenants, and idle time, is what the machine cost; and so are its hours.
+    sums_up([m["cost"] for m in models] + [r["idle"]["cost"]], cost)
+    sums_up([t["cost"] for t in tenants] + [r["idle"]["cost"]], cost)
+    sums_up([r["idle"][x] for x in ("off", "waiting", "unclaimed")], r["idle"]["cost"])
+    sums_up([m["prefill_seconds"] + m["decode_seconds"] for m in models], 3600 * hours["used"])
+    sums_up([t["revenue"] for t in tenants], r["revenue"])
+    # The chip's clock knows every step of these requests, and no other time but the server's.
+    assert hours["owned"] > hours["available"] > hours["busy"] > 0
+    assert 0.99 < hours["used"] / hours["busy"] <= 1 + 1e-9
+    # Tokens are those that the usage says, and decode's cost a token is above prefill's.
+    usage = json.loads(served.unkai("usage", "--json"))
+    assert sum(t["completion_tokens"] for t in usage) == models[0]["output_tokens"]
+    assert sum(t["prompt_tokens"] for t in usage) == models[0]["input_tokens"]
+    assert sum(F(t["charged"]) for t in usage) == pytest.approx(F(r["revenue"]), rel=1e-9)
+    assert models[0]["output_million"] > models[0]["input_million"] > 0
+    assert models[0]["prefill_seconds"] > 0 and models[0]["decode_seconds"] > models[0]["prefill_seconds"]
