@@ -46,7 +46,7 @@ static int make_head(struct ledger *l, struct error *e) {
     if (rc != 0)
         return rc;
     query_blob(q, 1, (struct str){(const char *)none.byte, sizeof none.byte});
-    if ((rc = query_run(q, e)) != 0 || query_inserted(q) == 0 || (rc = ledger_lock(l, e)) != 0)
+    if ((rc = query_run(q, e)) != 0 || query_changed(q) == 0 || (rc = ledger_lock(l, e)) != 0)
         return rc;
     while ((rc = adopt_one(l, e)) > 0) {}
     return rc;

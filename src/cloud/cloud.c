@@ -61,7 +61,11 @@ static int take_lock(struct cloud *c, struct error *e) {
 }
 
 static int open_books(struct cloud *c, struct error *e) {
-    int rc = store_open(&c->store, c->folder, e);
+    const char *url = getenv("UNKAI_DB");
+    bool elsewhere = url != NULL && *url != 0;
+    if (elsewhere && !store_is_url(url))
+        return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
+    int rc = store_open(&c->store, elsewhere ? url : c->folder, e);
     c->ledger.store = c->store;
     if (rc == 0)
         rc = ledger_start(&c->ledger, e);
@@ -71,7 +75,7 @@ static int open_books(struct cloud *c, struct error *e) {
         rc = recover_open(c, e);
     if (rc == 0)
         rc = limit_load(c, e);
-    if (rc != 0)
+    if (rc != 0 && !elsewhere)
         error_prefix(e, "%.200s: ", c->folder);
     return rc;
 }

@@ -216,7 +216,7 @@ int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struc
     query_blob(q, 12, (struct str){(const char *)hash.byte, sizeof hash.byte});
     if ((rc = query_run(q, e)) != 0)
         return rc;
-    *again = query_inserted(q) == 0;
+    *again = query_changed(q) == 0;
     if (*again)
         return check_same(l->store, t, e);
     l->seq++;

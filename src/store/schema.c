@@ -131,3 +131,13 @@ const char *const schema_migrations[] = {
     "WITHOUT ROWID;",
     NULL,
 };
+
+int schema_check(int64_t at, int known, struct error *e) {
+    if (at < 0)
+        return error_set(e, ERR_CORRUPT, "the books have no version");
+    if (at > known)
+        return error_set(e, ERR_UNSUPPORTED,
+                         "the books are of version %d, this program knows %d: use a newer unkai", (int)at,
+                         known);
+    return 0;
+}

@@ -2,6 +2,13 @@
 #ifndef STORE_SCHEMA_H
 #define STORE_SCHEMA_H
 
+#include "base/error.h"
+
+#include <stdint.h>
+
 extern const char *const schema_migrations[]; /* ends with NULL */
+
+/* May this program use books of version `at`? It knows `known` migrations. */
+int schema_check(int64_t at, int known, struct error *e);
 
 #endif

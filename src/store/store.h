@@ -1,7 +1,8 @@
 /* The database seam: everything the books keep goes through here, and nothing else knows which database it is. Statements are written once with $1, $2 ... and bound
- * values only. A struct store is used by one thread; there is one that writes.
+ * values only, in words that both databases take (docs/database.md). A struct store is used by one thread; there is one that writes.
  *
- * An error of the database (a full disk, a failed sync) is reported and never retried here: the caller stops the money path. */
+ * An error of the database (ERR_IO: a full disk, a failed sync; ERR_CORRUPT) is reported and never retried here: the caller stops the money path. ERR_UNAVAILABLE: the
+ * server of the database is gone, and may come back. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
@@ -11,9 +12,10 @@
 struct store;
 struct query; /* a prepared statement; the store keeps it for the next time */
 
-/* Open or make the books in `folder` and bring their schema up to date. */
-int store_open(struct store **out, const char *folder, struct error *e);
+/* Open or make the books in a folder (SQLite) or at a postgresql:// URL, and bring their schema up to date. The URL's password is in no error. */
+int store_open(struct store **out, const char *where, struct error *e);
 void store_close(struct store *s); /* checkpoints */
+bool store_is_url(const char *where);
 
 int store_begin(struct store *s, struct error *e);
 int store_commit(struct store *s, struct error *e); /* durable when it returns 0 */
@@ -26,10 +28,10 @@ void query_text(struct query *q, int parameter, struct str value);
 void query_blob(struct query *q, int parameter, struct str value);
 /* 1: a row is there; 0: no more; negative: an error (ERR_CONFLICT: it would break a constraint). */
 int query_step(struct query *q, struct error *e);
-/* Step until done. */
+/* Step until done. Within a transaction it may only be sent: its error then comes with a later call, at the latest with store_commit. */
 int query_run(struct query *q, struct error *e);
-/* The number of the row that the last query inserted; 0: it inserted none. (Where a database must be asked for it: RETURNING, which SQLite makes dear.) */
-int64_t query_inserted(struct query *q);
+/* How many rows the query that was just run has changed. Over a network this is a round trip. */
+int64_t query_changed(struct query *q);
 /* Columns count from 0; text and blobs live until the next step. */
 int64_t query_column_int(struct query *q, int column);
 struct str query_column_text(struct query *q, int column);
