@@ -43,15 +43,17 @@ static void write_money(struct buf *out, const char *name, int64_t value, int di
 
 static void write_tenant(struct cloud *c, struct buf *out, const struct tenant *t) {
     pthread_mutex_lock(&c->lock);
-    amount balance = t->balance, held = t->held;
+    amount balance = t->balance, held = t->held, line = t->line;
     pthread_mutex_unlock(&c->lock);
     buf_printf(out, "{\"id\":%lld,\"name\":", (long long)t->id);
     json_write_text(out, t->name);
     buf_printf(out, ",\"currency\":\"%s\"", t->currency);
     write_money(out, "balance", balance, AMOUNT_DIGITS);
     write_money(out, "held", held, AMOUNT_DIGITS);
-    write_money(out, "available", balance - held, AMOUNT_DIGITS);
-    buf_byte(out, '}');
+    write_money(out, "line", line, AMOUNT_DIGITS);
+    write_money(out, "available", balance - held + line, AMOUNT_DIGITS);
+    buf_printf(out, ",\"postpaid\":%s,\"closed\":%s}", line > 0 ? "true" : "false",
+               t->closed ? "true" : "false");
 }
 
 /* ---- tenants ---- */
@@ -79,6 +81,20 @@ static int add_credit(struct cloud *c, struct tenant *t, amount value, const cha
     return 0;
 }
 
+/* How far below zero a tenant may go: nothing for one that pays in advance. */
+static int read_line(amount *line, const struct json *args, struct error *e) {
+    struct str text = text_of(args, "line");
+    bool postpaid = json_as_bool(json_get(args, "postpaid")) || str_is(text_of(args, "postpaid"), "yes");
+    *line = 0;
+    int rc = text.n > 0 ? money_parse(line, text, AMOUNT_DIGITS, e) : 0;
+    if (rc == 0 && *line > INT64_MAX / 4)
+        return error_param(e, ERR_INVALID, "line", "the credit line is too large");
+    return rc != 0 || !postpaid || *line > 0
+               ? rc
+               : error_param(e, ERR_INVALID, "line",
+                             "a tenant that pays later has a credit line: --line AMOUNT");
+}
+
 static int tenant_create(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str name = text_of(args, "name"), currency = text_of(args, "currency"),
                credit = text_of(args, "credit");
@@ -95,13 +111,13 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     if (memory_tenant(c, name) != NULL)
         return error_param(e, ERR_CONFLICT, "name", "there is a tenant %.*s already", (int)name.n, name.p);
     int rc = credit.n > 0 ? money_parse(&value, credit, AMOUNT_DIGITS, e) : 0;
-    if (rc != 0)
+    if (rc != 0 || (rc = read_line(&t.line, args, e)) != 0)
         return rc;
     memcpy(t.name, name.p, name.n);
     memcpy(t.currency, currency.p, 3);
     snprintf(account, sizeof account, "tenant:%s", t.name);
     if ((rc = ledger_account(&c->ledger, account, t.currency, &t.account, e)) != 0 ||
-        (rc = ledger_limit(&c->ledger, t.account, ACCOUNT_NO_OVERDRAFT, 0, e)) != 0 ||
+        (rc = ledger_limit(&c->ledger, t.account, ACCOUNT_NO_OVERDRAFT, t.line, e)) != 0 ||
         (rc = store_query(c->store, &q,
                           "INSERT INTO tenant (name, currency, account, max_concurrent, created)"
                           " VALUES ($1, $2, $3, $4, $5) RETURNING id",
@@ -124,6 +140,30 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     if (rc == 0)
         write_tenant(c, out, &t);
     return rc;
+}
+
+/* Its credit line: another one, or none. */
+static int tenant_set(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct tenant *t;
+    amount line;
+    int rc = need_tenant(c, args, "name", &t, e);
+    if (rc != 0 || (rc = read_line(&line, args, e)) != 0)
+        return rc;
+    if (text_of(args, "line").n == 0)
+        return error_param(e, ERR_INVALID, "line", "say the new credit line: --line AMOUNT, 0 for none");
+    pthread_mutex_lock(&c->lock);
+    bool used = (money_wide)t->balance - t->held + line < 0;
+    pthread_mutex_unlock(&c->lock);
+    if (used)
+        return error_param(e, ERR_CONFLICT, "line", "the tenant has used more than that already");
+    if ((rc = ledger_limit(&c->ledger, t->account, ACCOUNT_NO_OVERDRAFT | (t->closed ? ACCOUNT_CLOSED : 0),
+                           line, e)) != 0)
+        return rc;
+    pthread_mutex_lock(&c->lock);
+    t->line = line;
+    pthread_mutex_unlock(&c->lock);
+    write_tenant(c, out, t);
+    return 0;
 }
 
 static int tenant_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
@@ -347,23 +387,22 @@ static int price_list(struct cloud *c, const struct json *args, struct buf *out,
 /* ---- the table ---- */
 
 static const struct operation_row operations[] = {
-    {"tenant.create", tenant_create, false},
-    {"tenant.show", tenant_show, false},
-    {"tenant.list", tenant_list, false},
-    {"tenant.credit", tenant_credit, false},
-    {"key.create", key_create, false},
-    {"key.list", key_list, false},
-    {"key.revoke", key_revoke, false},
-    {"price.set", price_set, false},
-    {"price.list", price_list, false},
-    {"usage", report_usage, false},
-    {"ledger.verify", report_verify, false},
-    {"ledger.list", report_ledger, false},
-    {NULL},
+    {"tenant.create", tenant_create, false}, {"tenant.set", tenant_set, false},
+    {"tenant.show", tenant_show, false},     {"tenant.list", tenant_list, false},
+    {"tenant.credit", tenant_credit, false}, {"key.create", key_create, false},
+    {"key.list", key_list, false},           {"key.revoke", key_revoke, false},
+    {"price.set", price_set, false},         {"price.list", price_list, false},
+    {"usage", report_usage, false},          {NULL},
 };
 
-static const struct operation_row *tables[16] = {operations, limit_operations, close_operations,
-                                                 invoice_operations, party_operations};
+static const struct operation_row *tables[16] = {
+    operations,
+    ledger_operations,
+    limit_operations,
+    close_operations,
+    invoice_operations,
+    party_operations,
+};
 
 void admin_add(const struct operation_row *rows) {
     size_t i = 0;

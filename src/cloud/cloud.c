@@ -210,7 +210,8 @@ int cloud_know_model(struct cloud *c, const char *model, struct error *e) {
 
 static int refuse_credit(struct cloud *c, const struct tenant *t, money_wide worst, struct error *e) {
     struct buf text = {0};
-    amount available = t->balance - t->held;
+    money_wide left = (money_wide)t->balance + t->line - t->held;
+    amount available = left > INT64_MAX ? INT64_MAX : (amount)left;
     c->stats.refused_credit++;
     buf_text(&text, "this request may cost up to ");
     money_write(&text, worst > INT64_MAX ? INT64_MAX : (int64_t)worst, AMOUNT_DIGITS);
@@ -261,9 +262,10 @@ static int place(struct cloud *c, struct hold *h, const struct admission *a, str
                             .zone = c->zone};
     struct limited *of_key = k != NULL ? &k->limited : NULL;
     int rc = k != NULL && !valid(k) ? error_set(e, ERR_AUTH, "this key is valid no longer")
+             : t->closed            ? error_set(e, ERR_DENIED, "the tenant's account is closed")
                                     : limits_check(&t->limited, of_key, &ask, e);
     c->stats.refused_limit += rc != 0;
-    if (rc == 0 && worst > 0 && worst > (money_wide)t->balance - t->held)
+    if (rc == 0 && worst > 0 && worst > (money_wide)t->balance + t->line - t->held)
         rc = refuse_credit(c, t, worst, e);
     if (rc == 0)
         limits_take(&t->limited, of_key, &ask);

@@ -31,6 +31,8 @@ struct tenant {
     int64_t remainder;      /* 10^-21, below 10^12: charged with a later request */
     int64_t max_concurrent; /* unless a limit says otherwise */
     struct limited limited;
+    amount line; /* how far below zero the balance may go */
+    bool closed;
     struct tenant *next;
     /* The writer's: what the group that is being written changes. */
     bool touched;
@@ -148,6 +150,7 @@ struct cloud {
     /* The writer's. */
     uint64_t groups;
     int64_t now; /* of the group */
+    int64_t next_expiry;
     struct tenant *touched;
     struct revenue *revenues;
     struct tally *spare_tallies;
@@ -184,6 +187,8 @@ void answer_give_back(struct cloud *c, struct answer *a, bool durable);
 int journal_start(struct cloud *c, struct error *e);
 void journal_stop(struct cloud *c);
 void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once until written */
+/* On the writer's thread: there is something that expires then. 0: never. */
+void journal_expire_at(struct cloud *c, int64_t at);
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e);
 
@@ -223,6 +228,11 @@ int admin_run(struct cloud *c, const struct json *request, struct buf *out, stru
 /* ---- limit_admin.c: limits as rows, and the operations on them ---- */
 int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there, and nothing is open */
 extern const struct operation_row limit_operations[];
+
+/* ---- ledger_admin.c ---- */
+extern const struct operation_row ledger_operations[];
+/* What is pending and over by now gives back what it set aside, a thousand at a time; *next: when the next one is over. */
+int ledger_expire(struct cloud *c, int64_t now, int64_t *next, struct error *e);
 
 /* ---- control.c ---- */
 int control_start(struct cloud *c, struct error *e);

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* ---- groups ---- */
 
@@ -124,16 +125,53 @@ static struct entry *take_group(struct cloud *c) {
     return group;
 }
 
+/* ---- what happens by itself ---- */
+
+void journal_expire_at(struct cloud *c, int64_t at) {
+    if (at > 0 && at < c->next_expiry)
+        c->next_expiry = at;
+}
+
+static void expire(struct cloud *c) {
+    struct error e = {0};
+    int64_t next = 0;
+    int rc = ledger_begin(&c->ledger, &e);
+    if (rc == 0 && (rc = ledger_expire(c, clock_wall_ns(), &next, &e)) == 0)
+        rc = ledger_commit(&c->ledger, &e);
+    c->next_expiry = next;
+    if (rc != 0) {
+        ledger_rollback(&c->ledger);
+        broke(c, &e);
+    }
+}
+
+/* Under the lock: wait for an entry, but no longer than until something expires; the clock may be set meanwhile. */
+static void wait_for_entry(struct cloud *c) {
+    struct timespec until;
+    c->waiting = true;
+    if (c->next_expiry == INT64_MAX) {
+        pthread_cond_wait(&c->wake, &c->lock);
+    } else {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        pthread_cond_timedwait(&c->wake, &c->lock, &until);
+    }
+    c->waiting = false;
+}
+
 static void *writer_main(void *context) {
     struct cloud *c = context;
     struct error e = {0};
     for (;;) {
+        if (clock_wall_ns() >= c->next_expiry && !atomic_load(&c->broken))
+            expire(c);
         pthread_mutex_lock(&c->lock);
-        while (c->first == NULL && !c->stopping) {
-            c->waiting = true;
-            pthread_cond_wait(&c->wake, &c->lock);
+        if (c->first == NULL && !c->stopping)
+            wait_for_entry(c);
+        if (c->first == NULL && !c->stopping) {
+            pthread_mutex_unlock(&c->lock);
+            continue;
         }
-        c->waiting = false;
         if (c->first == NULL) {
             pthread_mutex_unlock(&c->lock);
             return NULL;

@@ -225,9 +225,67 @@ int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struc
     return 0;
 }
 
+static int read_account(struct query *q, struct account *out, struct error *e) {
+    int rc = query_step(q, e);
+    if (rc <= 0)
+        return rc < 0 ? rc : error_set(e, ERR_NOT_FOUND, "there is no such account");
+    struct str name = query_column_text(q, 6), currency = query_column_text(q, 7);
+    *out = (struct account){.id = query_column_int(q, 0),
+                            .flags = query_column_int(q, 1),
+                            .now = {query_column_int(q, 2), query_column_int(q, 3), query_column_int(q, 4)},
+                            .line = query_column_int(q, 5)};
+    snprintf(out->name, sizeof out->name, "%.*s", (int)name.n, name.p);
+    snprintf(out->currency, sizeof out->currency, "%.*s", (int)currency.n, currency.p);
+    return query_run(q, e);
+}
+
+int ledger_find(struct ledger *l, struct str name, struct account *out, struct error *e) {
+    struct query *q;
+    int rc = store_query(l->store, &q,
+                         "SELECT id, flags, balance, pending_debit, pending_credit, line, name, currency"
+                         " FROM account WHERE name = $1",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, name);
+    if ((rc = read_account(q, out, e)) == ERR_NOT_FOUND)
+        return error_set(e, ERR_NOT_FOUND, "there is no account %.*s; see unkai ledger accounts",
+                         (int)(name.n < 80 ? name.n : 80), name.p);
+    return rc;
+}
+
+static int find_by_id(struct ledger *l, int64_t id, struct account *out, struct error *e) {
+    struct query *q;
+    int rc = store_query(l->store, &q,
+                         "SELECT id, flags, balance, pending_debit, pending_credit, line, name, currency"
+                         " FROM account WHERE id = $1",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, id);
+    return read_account(q, out, e);
+}
+
+int ledger_check(struct ledger *l, const struct transfer *t, struct error *e) {
+    struct account debit, credit;
+    int rc = find_by_id(l, t->debit, &debit, e);
+    if (rc != 0 || (rc = find_by_id(l, t->credit, &credit, e)) != 0)
+        return rc;
+    if (debit.id == credit.id || strcmp(debit.currency, credit.currency) != 0)
+        return error_set(e, ERR_INVALID, "a transfer is between two accounts of one currency");
+    if ((debit.flags | credit.flags) & ACCOUNT_CLOSED)
+        return error_set(e, ERR_DENIED, "the account %s is closed",
+                         debit.flags & ACCOUNT_CLOSED ? debit.name : credit.name);
+    __extension__ __int128 left =
+        (__int128)debit.now.balance + debit.line - debit.now.pending_debit - t->value;
+    return t->covered || (debit.flags & ACCOUNT_NO_OVERDRAFT) == 0 || left >= 0
+               ? 0
+               : error_set(e, ERR_CREDIT, "the account %s has too little left", debit.name);
+}
+
 int ledger_transfer(struct ledger *l, const struct transfer *t, bool *again, struct error *e) {
     int rc = ledger_record(l, t, again, e);
-    if (rc != 0 || *again ||
+    if (rc != 0 || *again || (rc = ledger_check(l, t, e)) != 0 ||
         (rc = ledger_move(l, t->debit, &(struct movement){.balance = -t->value}, e)) != 0)
         return rc;
     return ledger_move(l, t->credit, &(struct movement){.balance = t->value}, e);

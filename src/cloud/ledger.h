@@ -9,6 +9,8 @@
 #include "cloud/cloud.h"
 #include "store/store.h"
 
+enum { TRANSFER_ID_BYTES = 160, ACCOUNT_NAME_BYTES = 96 };
+
 enum transfer_phase {
     PHASE_SINGLE,  /* moves the balances at once */
     PHASE_PENDING, /* sets aside: moves pending_debit and pending_credit only */
@@ -47,8 +49,9 @@ struct transfer {
     amount value;
     int64_t at;
     enum transfer_phase phase;
-    struct str about;                 /* the id of the transfer that it posts, voids, expires or reverses */
-    struct str note;                  /* why, for people */
+    struct str about; /* the id of the transfer that it posts, voids, expires or reverses */
+    struct str note;  /* why, for people */
+    bool covered;     /* somebody who knows better than the row says that the debit's balance is enough */
     const struct usage_record *usage; /* of the request that it settles, or NULL */
 };
 
@@ -79,8 +82,36 @@ struct movement {
 int ledger_move(struct ledger *l, int64_t account, const struct movement *m, struct error *e);
 /* The account of that name, made when absent. ERR_CONFLICT: it is there with another currency. */
 int ledger_account(struct ledger *l, const char *name, const char *currency, int64_t *id, struct error *e);
+struct account {
+    int64_t id, flags;
+    char name[ACCOUNT_NAME_BYTES], currency[4];
+    struct movement now; /* its balance, and what is pending */
+    amount line;
+};
+/* ERR_NOT_FOUND. */
+int ledger_find(struct ledger *l, struct str name, struct account *out, struct error *e);
+/* May the transfer be? Both accounts of one currency and open, and the debit's balance enough where it must be: ERR_INVALID, ERR_DENIED, ERR_CREDIT. */
+int ledger_check(struct ledger *l, const struct transfer *t, struct error *e);
 /* Set its flags (of enum account_flag) and its credit line. */
 int ledger_limit(struct ledger *l, int64_t account, int64_t flags, amount line, struct error *e);
+
+/* ---- pending.c ---- */
+
+struct pending {
+    int64_t seq, debit, credit, expires; /* expires: ns since 1970, 0: never */
+    amount value;
+    bool open; /* not posted, voided or expired yet */
+};
+/* t: of PHASE_PENDING. Ends at `expires` by itself unless that is 0. */
+int pending_make(struct ledger *l, const struct transfer *t, int64_t expires, bool *again, struct error *e);
+/* ERR_NOT_FOUND. */
+int pending_find(struct ledger *l, struct str id, struct pending *out, struct error *e);
+/* t: of PHASE_POST (with what is posted, the rest is given back), PHASE_VOID or PHASE_EXPIRED (with all of it), about the pending one, between its accounts.
+ * ERR_CONFLICT: it has ended otherwise. */
+int pending_end(struct ledger *l, const struct pending *p, const struct transfer *t, bool *again,
+                struct error *e);
+/* The one that expires first: when (INT64_MAX: none) and its id. */
+int pending_next(struct ledger *l, int64_t *expires, char *id, size_t size, struct error *e);
 
 /* ---- chain.c ---- */
 

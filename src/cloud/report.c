@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static void write_money(struct buf *out, const char *name, int64_t value) {
+void report_money(struct buf *out, const char *name, int64_t value) {
     buf_printf(out, ",\"%s\":\"", name);
     money_write(out, value, AMOUNT_DIGITS);
     buf_byte(out, '"');
@@ -20,7 +20,7 @@ static void write_counts(struct buf *out, const int64_t sum[SUMS]) {
         buf_printf(out, "\"%s\":%lld,", count_name[i], (long long)sum[i]);
     buf_printf(out, "\"chip_seconds\":%.3f,\"prefill_seconds\":%.3f", (double)sum[COUNTS + 1] / 1e9,
                (double)sum[COUNTS + 2] / 1e9);
-    write_money(out, "charged", sum[COUNTS]);
+    report_money(out, "charged", sum[COUNTS]);
 }
 
 /* By what usage may be told apart, and what the list is called. */
@@ -100,14 +100,14 @@ static int tenant_usage(struct cloud *c, const struct tenant *t, const struct us
         buf_byte(&parts, '}');
     }
     pthread_mutex_lock(&c->lock);
-    amount balance = t->balance, held = t->held;
+    amount balance = t->balance, held = t->held, line = t->line;
     pthread_mutex_unlock(&c->lock);
     buf_text(out, "{\"tenant\":");
     json_write_text(out, t->name);
     buf_printf(out, ",\"currency\":\"%s\",", t->currency);
     write_counts(out, total);
-    write_money(out, "held", held);
-    write_money(out, "available", balance - held);
+    report_money(out, "held", held);
+    report_money(out, "available", balance - held + line);
     buf_printf(out, ",\"%s\":[", grouping[u->by].list);
     buf_str(out, buf_view(&parts));
     buf_text(out, "]}");
@@ -179,41 +179,5 @@ int report_verify(struct cloud *c, const struct json *args, struct buf *out, str
     buf_str(out, buf_view(&wrong));
     buf_text(out, "]}");
     buf_free(&wrong);
-    return rc;
-}
-
-int report_ledger(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct query *q;
-    int64_t limit = json_as_int(json_get(args, "limit"));
-    bool first = true;
-    int rc =
-        store_query(c->store, &q,
-                    "SELECT x.seq, x.id, x.kind, x.at, d.name, k.name, x.amount, d.currency FROM transfer x"
-                    " JOIN account d ON d.id = x.debit JOIN account k ON k.id = x.credit"
-                    " WHERE $1 = '' OR d.name = 'tenant:' || $1 OR k.name = 'tenant:' || $1"
-                    " ORDER BY x.seq DESC LIMIT $2",
-                    e);
-    if (rc != 0)
-        return rc;
-    query_text(q, 1, json_as_str(json_get(args, "tenant")));
-    query_int(q, 2, limit > 0 ? limit : 50);
-    buf_byte(out, '[');
-    while ((rc = query_step(q, e)) > 0) {
-        static const char *const name[] = {"id", "kind"}, *const side[] = {"debit", "credit"};
-        buf_printf(out, "%s{\"seq\":%lld,\"at\":%lld", first ? "" : ",", (long long)query_column_int(q, 0),
-                   (long long)(query_column_int(q, 3) / 1000000000));
-        for (int i = 0; i < 2; i++) {
-            buf_printf(out, ",\"%s\":", name[i]);
-            json_write_str(out, query_column_text(q, 1 + i));
-            buf_printf(out, ",\"%s\":", side[i]);
-            json_write_str(out, query_column_text(q, 4 + i));
-        }
-        write_money(out, "amount", query_column_int(q, 6));
-        buf_text(out, ",\"currency\":");
-        json_write_str(out, query_column_text(q, 7));
-        buf_byte(out, '}');
-        first = false;
-    }
-    buf_byte(out, ']');
     return rc;
 }

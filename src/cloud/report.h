@@ -6,6 +6,7 @@
 
 int report_usage(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
 int report_verify(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
-int report_ledger(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+/* ,"name":"12.5" */
+void report_money(struct buf *out, const char *name, amount value);
 
 #endif
