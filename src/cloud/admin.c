@@ -399,6 +399,7 @@ static const struct operation_row *tables[16] = {
     operations,
     ledger_operations,
     limit_operations,
+    backup_operations,
     close_operations,
     invoice_operations,
     party_operations,

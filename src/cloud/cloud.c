@@ -49,23 +49,28 @@ static int read_secret(struct cloud *c, struct error *e) {
                            path);
 }
 
-static int take_lock(struct cloud *c, struct error *e) {
+int cloud_lock(const char *folder, int *fd, struct error *e) {
     char path[4200];
-    snprintf(path, sizeof path, "%s/lock", c->folder);
-    c->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (c->lock_file < 0)
+    snprintf(path, sizeof path, "%s/lock", folder);
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*fd < 0)
         return error_set(e, ERR_IO, "cannot open %.300s: %s", path, strerror(errno));
-    if (flock(c->lock_file, LOCK_EX | LOCK_NB) != 0)
-        return error_set(e, ERR_CONFLICT, "another unkai has the books in %.300s open", c->folder);
+    if (flock(*fd, LOCK_EX | LOCK_NB) != 0)
+        return error_set(e, ERR_CONFLICT, "another unkai has the books in %.300s open", folder);
     return 0;
 }
 
-static int open_books(struct cloud *c, struct error *e) {
+const char *cloud_where(const char *folder) {
     const char *url = getenv("UNKAI_DB");
-    bool elsewhere = url != NULL && *url != 0;
-    if (elsewhere && !store_is_url(url))
+    return url != NULL && *url != 0 ? url : folder;
+}
+
+static int open_books(struct cloud *c, struct error *e) {
+    const char *where = cloud_where(c->folder);
+    bool elsewhere = where != c->folder;
+    if (elsewhere && !store_is_url(where))
         return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
-    int rc = store_open(&c->store, elsewhere ? url : c->folder, e);
+    int rc = store_open(&c->store, where, e);
     c->ledger.store = c->store;
     if (rc == 0)
         rc = ledger_start(&c->ledger, e);
@@ -96,8 +101,8 @@ int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *
     pthread_cond_init(&c->called, NULL);
     if ((size_t)snprintf(c->folder, sizeof c->folder, "%s", folder) >= sizeof c->folder)
         rc = error_set(e, ERR_INVALID, "the data folder's path is too long");
-    else if ((rc = take_lock(c, e)) == 0 && (rc = read_secret(c, e)) == 0 && (rc = open_books(c, e)) == 0 &&
-             (rc = journal_start(c, e)) == 0)
+    else if ((rc = cloud_lock(c->folder, &c->lock_file, e)) == 0 && (rc = read_secret(c, e)) == 0 &&
+             (rc = open_books(c, e)) == 0 && (rc = journal_start(c, e)) == 0)
         rc = control_start(c, e);
     if (rc != 0) {
         cloud_close(c);

@@ -16,7 +16,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { MOST_LINE = 1 << 20, MOST_ANSWER = 64 << 20, CALLER_S = 10, SERVER_S = 600 };
+enum { MOST_LINE = 1 << 20, MOST_ANSWER = 64 << 20, CALLER_S = 10, SERVER_S = 600, TELL_NS = 200000000 };
+
+struct teller {
+    int fd, stop;
+    int64_t next; /* when to tell again */
+    bool gone;
+};
 
 struct control {
     struct cloud *cloud;
@@ -84,12 +90,37 @@ static struct end end_of(int fd, int stop, int seconds) {
     return (struct end){fd, stop, clock_mono_ns() + (int64_t)seconds * 1000000000};
 }
 
+/* Who is told how far the operation is that this thread runs. */
+static _Thread_local const struct progress *listener;
+
+void control_tell(void *context, int64_t done, int64_t total) {
+    if (listener != NULL)
+        listener->tell(listener->context, done, total);
+}
+
+/* A caller that is gone, or slow, is told no more; the operation goes on. */
+static void tell_caller(void *context, int64_t done, int64_t total) {
+    struct teller *t = context;
+    char line[80];
+    int64_t now = clock_mono_ns();
+    if (t->gone || now < t->next)
+        return;
+    t->next = now + TELL_NS;
+    struct end end = end_of(t->fd, t->stop, CALLER_S);
+    int n =
+        snprintf(line, sizeof line, "{\"done\":%lld,\"total\":%lld}\n", (long long)done, (long long)total);
+    t->gone = write_all(&end, (struct str){line, (size_t)n}) != 0;
+}
+
 /* One caller at a time: one that stands still keeps the others waiting for CALLER_S at most, and the end of the server not at all. */
 static void serve(struct control *k, int fd) {
     struct buf line = {0}, out = {0};
     struct json *request = NULL;
     struct error e = {0};
     struct end end = end_of(fd, k->stop[0], CALLER_S);
+    struct teller teller = {.fd = fd, .stop = k->stop[0]};
+    struct progress progress = {tell_caller, &teller};
+    listener = &progress;
     if (read_line(&end, &line, MOST_LINE) == 0) {
         buf_text(&out, "{\"result\":");
         if (json_parse(&request, buf_view(&line), &e) != 0 || admin_run(k->cloud, request, &out, &e) != 0) {
@@ -102,6 +133,7 @@ static void serve(struct control *k, int fd) {
         end = end_of(fd, k->stop[0], CALLER_S);
         write_all(&end, buf_view(&out));
     }
+    listener = NULL;
     json_free(request);
     buf_free(&line);
     buf_free(&out);
@@ -185,9 +217,38 @@ static int unwrap(struct str line, struct buf *answer, struct error *e) {
     return rc;
 }
 
-static int call_server(const char *folder, struct str request, struct buf *answer, struct error *e) {
+static void tell(const struct progress *progress, struct str line) {
+    struct json *told = NULL;
+    if (progress != NULL && json_parse(&told, line, NULL) == 0)
+        progress->tell(progress->context, json_as_int(json_get(told, "done")),
+                       json_as_int(json_get(told, "total")));
+    json_free(told);
+}
+
+/* The answer, where `line` is left to begin; lines before it say how far the operation is. */
+static int read_reply(struct end *end, struct buf *text, struct str *line, const struct progress *progress) {
+    for (;;) {
+        buf_clear(text);
+        end->until = clock_mono_ns() + (int64_t)SERVER_S * 1000000000;
+        if (read_line(end, text, MOST_ANSWER) != 0)
+            return -1;
+        *line = buf_view(text);
+        while (str_starts(*line, STR("{\"done\":"))) {
+            size_t n = str_find(*line, STR("\n"), 0);
+            tell(progress, (struct str){line->p, n < line->n ? n : line->n});
+            n = n < line->n ? n + 1 : line->n;
+            *line = (struct str){line->p + n, line->n - n};
+        }
+        if (line->n > 0)
+            return 0;
+    }
+}
+
+static int call_server(const char *folder, struct str request, const struct progress *progress,
+                       struct buf *answer, struct error *e) {
     struct sockaddr_un address;
-    struct buf line = {0};
+    struct buf text = {0};
+    struct str line;
     int rc, dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
             fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     address_of(&address, dir);
@@ -198,19 +259,24 @@ static int call_server(const char *folder, struct str request, struct buf *answe
     } else {
         struct end end = end_of(fd, -1, SERVER_S);
         rc = write_all(&end, request) != 0 || write_all(&end, STR("\n")) != 0 ||
-                     read_line(&end, &line, MOST_ANSWER) != 0
+                     read_reply(&end, &text, &line, progress) != 0
                  ? error_set(e, ERR_IO, "the server gave no answer through its control socket")
-                 : unwrap(buf_view(&line), answer, e);
+                 : unwrap(line, answer, e);
     }
     if (fd >= 0)
         close(fd);
     if (dir >= 0)
         close(dir);
-    buf_free(&line);
+    buf_free(&text);
     return rc;
 }
 
 int control_call(const char *folder, struct str request, struct buf *answer, struct error *e) {
+    return control_call_telling(folder, request, NULL, answer, e);
+}
+
+int control_call_telling(const char *folder, struct str request, const struct progress *progress,
+                         struct buf *answer, struct error *e) {
     struct cloud *c;
     struct json *parsed = NULL;
     int rc = 0;
@@ -219,15 +285,17 @@ int control_call(const char *folder, struct str request, struct buf *answer, str
         rc = cloud_open(&c, folder, NULL, NULL, e);
         if (rc == 0) {
             rc = json_parse(&parsed, request, e);
+            listener = progress;
             if (rc == 0)
                 rc = admin_run(c, parsed, answer, e);
+            listener = NULL;
             json_free(parsed);
             cloud_close(c);
             return rc;
         }
         if (rc != ERR_CONFLICT)
             return rc;
-        rc = call_server(folder, request, answer, e);
+        rc = call_server(folder, request, progress, answer, e);
         if (rc != ERR_UNAVAILABLE)
             return rc;
         usleep(100000);

@@ -114,9 +114,10 @@ struct hold {
     struct answer *answer; /* NULL, or the key it runs under */
 };
 
-/* Run on the writer's thread, in a transaction of its own. */
+/* Run on the writer's thread, in a transaction of its own or (between) in none. */
 struct call {
     struct entry entry;
+    bool between;
     int (*run)(struct cloud *c, void *context, struct error *e);
     void *context;
     struct error error;
@@ -191,6 +192,9 @@ void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once 
 void journal_expire_at(struct cloud *c, int64_t at);
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e);
+/* The same between transactions. */
+int journal_call_between(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
+                         void *context, struct error *e);
 
 /* ---- settle.c: a group's entries, on the writer's thread ---- */
 int settle_hold(struct cloud *c, struct hold *h, struct error *e);
@@ -234,7 +238,17 @@ extern const struct operation_row ledger_operations[];
 /* What is pending and over by now gives back what it set aside, a thousand at a time; *next: when the next one is over. */
 int ledger_expire(struct cloud *c, int64_t now, int64_t *next, struct error *e);
 
+/* ---- backup.c: copies of the books ---- */
+extern const struct operation_row backup_operations[];
+
+/* ---- cloud.c: where the books of a data folder are ---- */
+int cloud_lock(const char *folder, int *fd,
+               struct error *e);             /* held until fd is closed. ERR_CONFLICT: by another one */
+const char *cloud_where(const char *folder); /* for store_open */
+
 /* ---- control.c ---- */
+/* Tell whoever asked for the operation that this thread runs how far it is. */
+void control_tell(void *context, int64_t done, int64_t total);
 int control_start(struct cloud *c, struct error *e);
 void control_stop(struct cloud *c);
 

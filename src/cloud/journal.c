@@ -84,8 +84,9 @@ static void group_done(struct cloud *c, struct entry *group, bool durable) {
 
 static void run_call(struct cloud *c, struct call *call) {
     int rc = atomic_load(&c->broken) ? error_set(&call->error, ERR_UNAVAILABLE, "%s", c->why.text)
+             : call->between         ? 0
                                      : ledger_begin(&c->ledger, &call->error);
-    if (rc == 0 && (rc = call->run(c, call->context, &call->error)) == 0)
+    if (rc == 0 && (rc = call->run(c, call->context, &call->error)) == 0 && !call->between)
         rc = ledger_commit(&c->ledger, &call->error);
     if ((rc == ERR_IO || rc == ERR_CORRUPT) && !atomic_load(&c->broken))
         broke(c, &call->error); /* memory may have changed already */
@@ -207,17 +208,27 @@ void journal_put(struct cloud *c, struct entry *entry) {
     }
 }
 
+static int make_call(struct cloud *c, struct call *call, struct error *e) {
+    pthread_mutex_lock(&c->lock);
+    journal_put(c, &call->entry);
+    while (!call->done)
+        pthread_cond_wait(&c->called, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+    if (call->rc != 0 && e != NULL)
+        *e = call->error;
+    return call->rc;
+}
+
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e) {
     struct call call = {.entry = {.kind = ENTRY_CALL}, .run = run, .context = context};
-    pthread_mutex_lock(&c->lock);
-    journal_put(c, &call.entry);
-    while (!call.done)
-        pthread_cond_wait(&c->called, &c->lock);
-    pthread_mutex_unlock(&c->lock);
-    if (call.rc != 0 && e != NULL)
-        *e = call.error;
-    return call.rc;
+    return make_call(c, &call, e);
+}
+
+int journal_call_between(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
+                         void *context, struct error *e) {
+    struct call call = {.entry = {.kind = ENTRY_CALL}, .between = true, .run = run, .context = context};
+    return make_call(c, &call, e);
 }
 
 int journal_start(struct cloud *c, struct error *e) {

@@ -7,6 +7,7 @@
 struct driver {
     void (*close)(struct store *s);
     int (*begin)(struct store *s, struct error *e);
+    int (*begin_reading)(struct store *s, struct error *e);
     int (*commit)(struct store *s, struct error *e);
     void (*rollback)(struct store *s);
     int (*prepare)(struct store *s, struct query **out, const char *sql, struct error *e);
@@ -20,6 +21,8 @@ struct driver {
     int64_t (*changed)(struct query *q);
     int64_t (*column_int)(struct query *q, int column);
     struct str (*column_text)(struct query *q, int column);
+    int (*renumber)(struct store *s,
+                    struct error *e); /* rows were written with their numbers: go on behind them */
 };
 
 enum { STORE_PARAMETERS = 24, STORE_BUCKETS = 256 };
@@ -34,6 +37,9 @@ struct query {
     const char *sql;
     struct query *next;
 };
+
+/* Let go of the statements that are kept: their texts may end now. */
+void store_forget(struct store *s);
 
 int sqlite_open(struct store **out, const char *folder, struct error *e);
 int postgres_open(struct store **out, const char *url, struct error *e);

@@ -192,6 +192,9 @@ static int prepare(struct store *base, struct query **out, const char *sql, stru
 
 static void forget(struct query *base) {
     struct postgres_query *q = query_of(base);
+    struct postgres *s = postgres_of(base->store);
+    if (s->reading == q)
+        read_ahead(s);
     drop_rows(q);
     for (int i = 0; i < STORE_PARAMETERS; i++)
         buf_free(&q->value[i].bytes);
@@ -351,12 +354,31 @@ static struct str column_text(struct query *base, int column) {
 
 /* ---- transactions ---- */
 
-static int begin(struct store *base, struct error *e) {
+static int begin_with(struct store *base, const char *words, struct error *e) {
     struct postgres *s = postgres_of(base);
     if (PQstatus(s->db) == CONNECTION_OK)
         s->rc = 0;
     s->writing = true;
-    send_words(s, "BEGIN ISOLATION LEVEL READ COMMITTED");
+    send_words(s, words);
+    return failed(s, e);
+}
+
+static int begin(struct store *base, struct error *e) {
+    return begin_with(base, "BEGIN ISOLATION LEVEL READ COMMITTED", e);
+}
+
+static int begin_reading(struct store *base, struct error *e) {
+    return begin_with(base, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", e);
+}
+
+/* Numbers come from sequences, which know nothing of rows that brought their own. */
+static int renumber(struct store *base, struct error *e) {
+    struct postgres *s = postgres_of(base);
+    send_words(
+        s, "DO $$ DECLARE c record; BEGIN FOR c IN SELECT table_name AS t, column_name AS n"
+           " FROM information_schema.columns WHERE is_identity = 'YES' AND table_schema = current_schema()"
+           " LOOP EXECUTE format('SELECT setval(pg_get_serial_sequence(%L, %L), coalesce(max(%I), 0) + 1,"
+           " false) FROM %I', quote_ident(c.t), c.n, c.n, c.t); END LOOP; END $$");
     return failed(s, e);
 }
 
@@ -399,6 +421,7 @@ static void postgres_close(struct store *base) {
 static const struct driver driver = {
     .close = postgres_close,
     .begin = begin,
+    .begin_reading = begin_reading,
     .commit = commit,
     .rollback = rollback,
     .prepare = prepare,
@@ -412,6 +435,7 @@ static const struct driver driver = {
     .changed = changed,
     .column_int = column_int,
     .column_text = column_text,
+    .renumber = renumber,
 };
 
 int postgres_open(struct store **out, const char *url, struct error *e) {

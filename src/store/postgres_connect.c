@@ -178,16 +178,14 @@ static int migrate_step(struct postgres *s, int64_t at, struct error *e) {
 /* In one transaction, the lock taken first: of two nodes that start together one migrates. */
 int postgres_migrate(struct postgres *s, struct error *e) {
     int64_t at = 0;
-    int known = 0;
-    while (schema_migrations[known] != NULL)
-        known++;
+    int known = store_version();
     int rc = run_now(s,
                      "BEGIN; SELECT pg_advisory_xact_lock(1970169697, hashtext(current_schema()::text));"
                      "CREATE TABLE IF NOT EXISTS books_version (version BIGINT NOT NULL);"
                      "INSERT INTO books_version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM books_version)",
                      e);
     if (rc == 0 && (rc = version_of(s, &at, e)) == 0)
-        rc = schema_check(at, known, e);
+        rc = schema_check(at, e);
     for (; rc == 0 && at < known; at++)
         rc = migrate_step(s, at, e);
     return rc == 0 ? run_now(s, "COMMIT", e) : rc;

@@ -1,6 +1,7 @@
 /* The tables of the books; see schema.h and docs/books.md. Money is integers: amounts of 10^-9, prices of 10^-12 a token. Times are nanoseconds
  * since 1970. */
 #include "store/schema.h"
+#include "store/store.h"
 
 #include <stddef.h>
 
@@ -132,7 +133,15 @@ const char *const schema_migrations[] = {
     NULL,
 };
 
-int schema_check(int64_t at, int known, struct error *e) {
+int store_version(void) {
+    int known = 0;
+    while (schema_migrations[known] != NULL)
+        known++;
+    return known;
+}
+
+int schema_check(int64_t at, struct error *e) {
+    int known = store_version();
     if (at < 0)
         return error_set(e, ERR_CORRUPT, "the books have no version");
     if (at > known)

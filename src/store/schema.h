@@ -8,7 +8,7 @@
 
 extern const char *const schema_migrations[]; /* ends with NULL */
 
-/* May this program use books of version `at`? It knows `known` migrations. */
-int schema_check(int64_t at, int known, struct error *e);
+/* May this program use books of version `at`? */
+int schema_check(int64_t at, struct error *e);
 
 #endif

@@ -4,6 +4,7 @@
 #include "store/driver.h"
 #include "store/schema.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -50,6 +51,10 @@ static int begin(struct store *s, struct error *e) {
     return run(sqlite_of(s), "BEGIN IMMEDIATE", e);
 }
 
+static int begin_reading(struct store *s, struct error *e) {
+    return run(sqlite_of(s), "BEGIN", e);
+}
+
 static int commit(struct store *s, struct error *e) {
     return run(sqlite_of(s), "COMMIT", e);
 }
@@ -62,14 +67,12 @@ static void rollback(struct store *s) {
 static int migrate(struct sqlite *s, struct error *e) {
     struct query *q;
     char version[64];
-    int rc = store_query(&s->base, &q, "PRAGMA user_version", e), known = 0;
+    int rc = store_query(&s->base, &q, "PRAGMA user_version", e), known = store_version();
     if (rc != 0 || (rc = query_step(q, e)) < 0)
         return rc;
     int64_t at = query_column_int(q, 0);
     sqlite3_reset(query_of(q)->statement);
-    while (schema_migrations[known] != NULL)
-        known++;
-    if ((rc = schema_check(at, known, e)) != 0)
+    if ((rc = schema_check(at, e)) != 0)
         return rc;
     for (; at < known; at++) {
         snprintf(version, sizeof version, "PRAGMA user_version = %d", (int)at + 1);
@@ -163,9 +166,14 @@ static struct str column_text(struct query *q, int column) {
     return p != NULL ? (struct str){p, n} : (struct str){"", 0};
 }
 
+static int renumber(struct store *s, struct error *e) {
+    return 0; /* SQLite counts on from the highest */
+}
+
 static const struct driver driver = {
     .close = sqlite_close,
     .begin = begin,
+    .begin_reading = begin_reading,
     .commit = commit,
     .rollback = rollback,
     .prepare = prepare,
@@ -179,19 +187,15 @@ static const struct driver driver = {
     .changed = changed,
     .column_int = column_int,
     .column_text = column_text,
+    .renumber = renumber,
 };
 
-int sqlite_open(struct store **out, const char *folder, struct error *e) {
+static int open_path(struct store **out, const char *path, struct error *e) {
     struct sqlite *s = calloc(1, sizeof *s);
-    char path[4200];
     int rc;
     if (s == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory for the books");
     s->base.driver = &driver;
-    snprintf(path, sizeof path, "%s/books.db", folder);
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* before SQLite makes it readable for others */
-    if (fd >= 0)
-        close(fd);
     /* Nobody asks how much memory SQLite uses, and counting it takes a lock for each piece. Refused, and no matter, once SQLite runs. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
@@ -209,4 +213,68 @@ int sqlite_open(struct store **out, const char *folder, struct error *e) {
     }
     *out = &s->base;
     return 0;
+}
+
+/* Made before SQLite makes it readable for others. */
+static int make_file(const char *path, int flags) {
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600);
+    return fd < 0 ? -1 : close(fd);
+}
+
+int sqlite_open(struct store **out, const char *folder, struct error *e) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/books.db", folder);
+    make_file(path, 0);
+    return open_path(out, path, e);
+}
+
+int store_open_file(struct store **out, const char *file, bool make, struct error *e) {
+    *out = NULL;
+    if (make ? make_file(file, O_EXCL) != 0 : strcmp(file, ":memory:") != 0 && access(file, F_OK) != 0)
+        return error_set(e,
+                         errno == EEXIST   ? ERR_CONFLICT
+                         : errno == ENOENT ? ERR_NOT_FOUND
+                                           : ERR_IO,
+                         "%.300s: %s", file, strerror(errno));
+    int rc = open_path(out, file, e);
+    return rc != 0 ? error_prefix(e, "%.200s: ", file) : 0;
+}
+
+/* ---- backups ---- */
+
+enum { BACKUP_PAGES = 256 };
+
+struct store_backup {
+    sqlite3 *db;
+    sqlite3_backup *copy;
+};
+
+int store_backup_start(struct store *s, const char *file, struct store_backup **out, struct error *e) {
+    struct store_backup *b = *out = calloc(1, sizeof *b);
+    if (b == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for a backup");
+    if (make_file(file, O_EXCL) != 0)
+        return error_set(e, errno == EEXIST ? ERR_CONFLICT : ERR_IO, "%.300s: %s", file, strerror(errno));
+    if (sqlite3_open_v2(file, &b->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
+        (b->copy = sqlite3_backup_init(b->db, "main", sqlite_of(s)->db, "main")) == NULL)
+        return error_set(e, ERR_IO, "%.200s: %s", file,
+                         b->db != NULL ? sqlite3_errmsg(b->db) : "no memory for a backup");
+    return 0;
+}
+
+int store_backup_step(struct store_backup *b, int64_t *done, int64_t *total, struct error *e) {
+    int code = sqlite3_backup_step(b->copy, BACKUP_PAGES);
+    *total = sqlite3_backup_pagecount(b->copy);
+    *done = *total - sqlite3_backup_remaining(b->copy);
+    if (code == SQLITE_OK)
+        return 1;
+    return code == SQLITE_DONE ? 0 : error_set(e, ERR_IO, "the backup: %s", sqlite3_errstr(code));
+}
+
+void store_backup_end(struct store_backup *b) {
+    if (b == NULL)
+        return;
+    sqlite3_backup_finish(b->copy);
+    sqlite3_close(b->db);
+    free(b);
 }

@@ -13,19 +13,27 @@ int store_open(struct store **out, const char *where, struct error *e) {
     return store_is_url(where) ? postgres_open(out, where, e) : sqlite_open(out, where, e);
 }
 
+void store_forget(struct store *s) {
+    for (size_t i = 0; i < STORE_BUCKETS; i++)
+        for (struct query *q; (q = s->queries[i]) != NULL;) {
+            s->queries[i] = q->next;
+            s->driver->forget(q);
+        }
+}
+
 void store_close(struct store *s) {
     if (s == NULL)
         return;
-    for (size_t i = 0; i < STORE_BUCKETS; i++)
-        for (struct query *q = s->queries[i], *next; q != NULL; q = next) {
-            next = q->next;
-            s->driver->forget(q);
-        }
+    store_forget(s);
     s->driver->close(s);
 }
 
 int store_begin(struct store *s, struct error *e) {
     return s->driver->begin(s, e);
+}
+
+int store_begin_reading(struct store *s, struct error *e) {
+    return s->driver->begin_reading(s, e);
 }
 
 int store_commit(struct store *s, struct error *e) {

@@ -14,10 +14,15 @@ struct query; /* a prepared statement; the store keeps it for the next time */
 
 /* Open or make the books in a folder (SQLite) or at a postgresql:// URL, and bring their schema up to date. The URL's password is in no error. */
 int store_open(struct store **out, const char *where, struct error *e);
+/* A SQLite file of that name: another one's books, or a copy. ERR_NOT_FOUND: it is to be there and is not; ERR_CONFLICT: it is to be made and is there. */
+int store_open_file(struct store **out, const char *file, bool make, struct error *e);
 void store_close(struct store *s); /* checkpoints */
 bool store_is_url(const char *where);
+int store_version(void); /* that opening brings a schema to */
 
 int store_begin(struct store *s, struct error *e);
+/* One that only reads, and sees the books as they are now until it ends. */
+int store_begin_reading(struct store *s, struct error *e);
 int store_commit(struct store *s, struct error *e); /* durable when it returns 0 */
 void store_rollback(struct store *s);
 
@@ -35,5 +40,26 @@ int64_t query_changed(struct query *q);
 /* Columns count from 0; text and blobs live until the next step. */
 int64_t query_column_int(struct query *q, int column);
 struct str query_column_text(struct query *q, int column);
+
+/* ---- copies ---- */
+
+/* Who hears how far a long piece of work is: in rows, or in pages or bytes of a file. tell may be NULL. */
+struct progress {
+    void (*tell)(void *context, int64_t done, int64_t total);
+    void *context;
+};
+/* Have these books no row but their head? */
+int store_is_empty(struct store *s, bool *empty, struct error *e);
+/* All rows of all tables from one store to an empty one, whatever databases they are, in one transaction on either side. The rows that arrived are counted again in the copy; *rows says how many. */
+int store_copy(struct store *from, struct store *to, const struct progress *progress, int64_t *rows,
+               struct error *e);
+
+/* A copy of a SQLite file while it is used: a step copies a piece, on the thread that uses the store and outside of a transaction. What is written between two steps is
+ * in the copy. The file is made and must not be there. */
+struct store_backup;
+int store_backup_start(struct store *s, const char *file, struct store_backup **out, struct error *e);
+/* 1: there is more; 0: the copy is whole and durable. */
+int store_backup_step(struct store_backup *b, int64_t *done, int64_t *total, struct error *e);
+void store_backup_end(struct store_backup *b);
 
 #endif
