@@ -82,6 +82,17 @@ void buf_number(struct buf *b, uint64_t n) {
     buf_append(b, p, (size_t)(text + sizeof text - p));
 }
 
+void buf_base64(struct buf *b, struct str s) {
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < s.n; i += 3) {
+        unsigned three = (unsigned)(unsigned char)s.p[i] << 16;
+        three |= i + 1 < s.n ? (unsigned)(unsigned char)s.p[i + 1] << 8 : 0;
+        three |= i + 2 < s.n ? (unsigned)(unsigned char)s.p[i + 2] : 0;
+        for (unsigned k = 0; k < 4; k++)
+            buf_byte(b, i + k <= s.n ? digit[three >> (18 - 6 * k) & 63] : '=');
+    }
+}
+
 void buf_printf(struct buf *b, const char *format, ...) {
     enum { USUAL = 64 };
     va_list args;

@@ -19,6 +19,7 @@ const struct command cli_commands[] = {
     {"tenant", "who may use the cloud, and their credit", cmd_tenant},
     {"key", "the keys of tenants", cmd_key},
     {"limit", "what tenants and keys may use", cmd_limit},
+    {"webhook", "who is told when limits come near", cmd_webhook},
     {"price", "the price book", cmd_price},
     {"usage", "what tenants used and were charged", cmd_usage},
     {"owner", "what the machines and a token cost, and when they are paid back", cmd_owner},

@@ -78,5 +78,6 @@ int cmd_template(int argc, char **argv);
 int cmd_tenant(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_usage(int argc, char **argv);
+int cmd_webhook(int argc, char **argv);
 
 #endif

@@ -48,7 +48,8 @@ static void print(const struct json *answer) {
         print_spend(l, "spend_day", "day", "spend a day");
         print_spend(l, "spend_month", "month", "spend a month");
         if (strcmp(books_text(l, "credit_low"), "0") != 0)
-            printf("  %-22s %s %s\n", "credit is low below", books_text(l, "credit_low"), books_text(l, "currency"));
+            printf("  %-22s %s %s\n", "credit is low below", books_text(l, "credit_low"),
+                   books_text(l, "currency"));
         print_list(l, "models", "models");
         print_list(l, "addresses", "addresses");
         print_list(l, "warn", "warn at percent");
@@ -76,7 +77,8 @@ int cmd_limit(int argc, char **argv) {
         {"spend-month", OPTION_TEXT, &month, "AMOUNT", "set: what a month may cost"},
         {"credit-low", OPTION_TEXT, &low, "AMOUNT", "set: tell webhooks when less credit is left"},
         {"models", OPTION_TEXT, &models, "NAMES", "set: models that may be used, a,b*; none: all"},
-        {"addresses", OPTION_TEXT, &addresses, "NETWORKS", "set: where requests may come from; none: anywhere"},
+        {"addresses", OPTION_TEXT, &addresses, "NETWORKS",
+         "set: where requests may come from; none: anywhere"},
         {"expires", OPTION_TEXT, &expires, "DATE", "set: when the key ends; none: never"},
         {"warn", OPTION_TEXT, &warn, "PERCENTS", "set: tell webhooks when so much is spent, 80,100"},
         {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},

@@ -17,6 +17,7 @@ struct serve {
     struct option_list models;
     const char *listen, *kernels, *kv, *kv_spill, *proxies;
     struct network proxy[64];
+    bool webhooks_within;
     size_t proxies_n;
     int64_t kv_spill_bytes;
     int64_t memory_bytes, kv_bytes, max_running, max_waiting, max_context, threads, max_connections, drain,
@@ -167,6 +168,8 @@ static int set_up(struct serve *s, struct error *e) {
         rc = add_model(s, s->models.item[i], e);
     if (rc == 0)
         rc = engine_start(s->engine, e);
+    if (rc == 0)
+        rc = cloud_send_webhooks(s->cloud, s->webhooks_within, e);
     struct meter_source chip = {.busy_ns = chip_busy_ns, .context = s->engine, .chips = 1};
     if (rc == 0)
         rc = meter_start(&s->meter, s->cloud, &chip, e);
@@ -217,6 +220,8 @@ int cmd_serve(int argc, char **argv) {
         {"max-connections", OPTION_INT, &s.max_connections, "N", "connections at once (10000)", 1, 1 << 20},
         {"trusted-proxies", OPTION_TEXT, &s.proxies, "NETWORKS",
          "proxies whose X-Forwarded-For says where a request came from, like 10.0.0.0/8,::1", 0, 0},
+        {"webhooks-within", OPTION_FLAG, &s.webhooks_within, NULL,
+         "send webhooks also to this machine and to private networks", 0, 0},
         {"client-timeout", OPTION_INT, &s.client_timeout, "SECONDS",
          "cut off a client that neither sends nor takes anything for so long (30)", 1, 86400},
         {"drain", OPTION_INT, &s.drain, "SECONDS", "how long answers may go on after SIGTERM (30)", 0, 86400},

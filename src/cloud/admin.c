@@ -33,6 +33,46 @@ static int need_tenant(struct cloud *c, const struct json *args, const char *nam
                              (int)(text.n < 60 ? text.n : 60), text.p);
 }
 
+static struct str next_word(struct str *text, char separator) {
+    size_t n = 0;
+    while (n < text->n && text->p[n] != separator)
+        n++;
+    struct str word = {text->p, n};
+    n += n < text->n;
+    *text = (struct str){text->p + n, text->n - n};
+    return word;
+}
+
+int args_list(const struct json *v, const char *name, bool numbers, struct buf *array, struct error *e) {
+    struct str text = json_as_str(v);
+    bool first = true;
+    buf_byte(array, '[');
+    for (size_t i = 0; json_kind(v) == JSON_KIND_ARRAY && i < json_count(v); i++) {
+        const struct json *item = json_at(v, i);
+        if (json_kind(item) != (numbers ? JSON_KIND_INT : JSON_KIND_STRING))
+            return error_param(e, ERR_INVALID, name, "%s wants a list of %s", name,
+                               numbers ? "whole numbers" : "texts");
+        buf_text(array, i > 0 ? "," : "");
+        json_write(array, item);
+    }
+    while (text.n > 0) {
+        struct str word = next_word(&text, ',');
+        buf_text(array, first ? "" : ",");
+        first = false;
+        for (size_t i = 0; numbers && i < word.n; i++)
+            if (word.p[i] < '0' || word.p[i] > '9' || i > 2 || word.p[0] == '0')
+                return error_param(e, ERR_INVALID, name, "%s wants whole numbers, like 80,100", name);
+        if (word.n == 0)
+            return error_param(e, ERR_INVALID, name, "%s has an empty item", name);
+        if (numbers)
+            buf_str(array, word);
+        else
+            json_write_str(array, word);
+    }
+    buf_byte(array, ']');
+    return array->failed ? error_set(e, ERR_NO_MEMORY, "no memory for a list") : 0;
+}
+
 /* ---- answers ---- */
 
 static void write_money(struct buf *out, const char *name, int64_t value, int digits) {
@@ -399,6 +439,7 @@ static const struct operation_row *tables[16] = {
     operations,
     ledger_operations,
     limit_operations,
+    webhook_operations,
     backup_operations,
     close_operations,
     invoice_operations,

@@ -1,6 +1,7 @@
 /* The books as requests meet them: who is asking, a hold, what was sent, a settlement; memory only, the journal follows. See cloud.h. On the request's journey:
  * between the gateway and the engine, and last of all. */
 #include "cloud/inner.h"
+#include "cloud/webhook.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -116,6 +117,7 @@ void cloud_close(struct cloud *c) {
     if (c == NULL)
         return;
     control_stop(c);
+    courier_stop(c);
     journal_stop(c);
     ledger_end(&c->ledger);
     settle_free(c);
@@ -380,7 +382,15 @@ static void give_back(struct cloud *c, struct hold *h) {
                                 .now = clock_mono_ns(),
                                 .wall = clock_wall_ns(),
                                 .zone = c->zone};
-    limits_settle(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done);
+    const struct tenant *t = h->tenant;
+    struct warning *w = &h->warning;
+    amount low = t->limited.limits.credit_low;
+    limits_settle(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
+                  &w->tenant, &w->key);
+    w->balance = t->balance;
+    w->credit_low = t->balance < low && t->balance + h->charge >= low;
+    w->any = w->credit_low || w->tenant.day.percent || w->tenant.month.percent || w->key.day.percent ||
+             w->key.month.percent;
 }
 
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {

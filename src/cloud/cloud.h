@@ -123,6 +123,9 @@ void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
 /* The database has failed: nothing is admitted, and no hold becomes durable any more, until the process is started again. */
 bool cloud_stopped(struct cloud *c, struct error *why);
 
+/* Send webhooks that are due from now on until cloud_close, in a thread of its own (docs/limits.md). within: also to addresses that are not public. */
+int cloud_send_webhooks(struct cloud *c, bool within, struct error *e);
+
 /* For /metrics. */
 struct cloud_stats {
     uint64_t admitted, settled, refused_credit, refused_auth, refused_limit, commits, queue;

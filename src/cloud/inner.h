@@ -90,6 +90,13 @@ struct entry {
     struct entry *beside; /* in the group being written: meanwhile the entry may be queued again */
 };
 
+/* What a settlement has to tell webhooks. */
+struct warning {
+    bool any, credit_low;
+    amount balance;
+    struct crossings tenant, key;
+};
+
 struct hold {
     struct cloud *cloud;
     struct tenant *tenant;
@@ -109,6 +116,7 @@ struct hold {
     bool whole;                            /* its settlement is in the same group: one row is written once */
     bool ended; /* its settlement is queued behind what was sent, and says as much */
     struct settlement settlement;
+    struct warning warning;
     amount charge;
     int64_t remainder;     /* the tenant's, after the charge */
     struct answer *answer; /* NULL, or the key it runs under */
@@ -156,7 +164,8 @@ struct cloud {
     struct revenue *revenues;
     struct tally *spare_tallies;
     struct control *control;
-    struct answer *answers; /* that nobody has taken back yet */
+    struct courier *courier; /* under the lock; NULL: nobody sends webhooks */
+    struct answer *answers;  /* that nobody has taken back yet */
 };
 
 /* ---- cloud.c ---- */
@@ -227,6 +236,8 @@ void admin_add(const struct operation_row *rows);
 /* For an operation that is a part of another, in the same transaction; NULL: there is none. */
 const struct operation_row *admin_find(struct str name);
 /* request: {"op": "tenant.create", ...}. Appends one JSON value. */
+/* A list as a JSON array, whether it came as one or as text with commas: of texts, or of whole numbers where `numbers`. */
+int args_list(const struct json *v, const char *name, bool numbers, struct buf *array, struct error *e);
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
 
 /* ---- limit_admin.c: limits as rows, and the operations on them ---- */
@@ -245,6 +256,16 @@ extern const struct operation_row backup_operations[];
 int cloud_lock(const char *folder, int *fd,
                struct error *e);             /* held until fd is closed. ERR_CONFLICT: by another one */
 const char *cloud_where(const char *folder); /* for store_open */
+
+/* ---- webhook.c ---- */
+extern const struct operation_row webhook_operations[];
+
+/* ---- warn.c: on the writer's thread, in its transaction ---- */
+int warn_settled(struct cloud *c, const struct hold *h, struct error *e);
+/* name: what makes this time another one than the last. */
+int warn_credit(struct cloud *c, const struct tenant *t, amount left, const char *name, struct error *e);
+int warn_set(struct cloud *c, const struct tenant *t, const struct key *k, const struct limited *who,
+             struct error *e);
 
 /* ---- control.c ---- */
 /* Tell whoever asked for the operation that this thread runs how far it is. */

@@ -272,20 +272,42 @@ static amount add(amount a, amount b) {
     return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
 }
 
-static void settle(struct limited *who, const struct limit_settle *s) {
+/* From `before` to `after`. */
+static struct crossing cross(const struct limits *l, amount limit, amount before, amount after,
+                             int64_t wall) {
+    struct crossing x = {.spent = after, .wall = wall};
+    for (size_t i = 0; limit != 0 && i < LIMIT_WARNINGS && l->warn[i] != 0; i++) {
+        money_wide at = (money_wide)limit * l->warn[i];
+        if ((money_wide)before * 100 < at && (money_wide)after * 100 >= at)
+            x.percent = l->warn[i];
+    }
+    return x;
+}
+
+static struct crossings settle(struct limited *who, const struct limit_settle *s) {
     struct used *u = &who->used;
-    int64_t limit = who->limits.tokens_minute;
+    const struct limits *l = &who->limits;
+    int64_t limit = l->tokens_minute;
     if (limit != 0 && s->tokens <= limit && s->used < s->tokens) /* else it is a limit of later */
         u->tokens.full -= time_of(limit, s->tokens) - time_of(limit, s->used);
     used_roll(u, s->wall, s->zone);
+    amount in_day = u->day[0].value, in_month = u->month[0].value;
     u->open--;
     u->held -= s->worst;
-    u->day[0].value = add(u->day[0].value, s->charge);
-    u->month[0].value = add(u->month[0].value, s->charge);
+    u->day[0].value = add(in_day, s->charge);
+    u->month[0].value = add(in_month, s->charge);
+    return (struct crossings){cross(l, l->spend_day, in_day, u->day[0].value, s->wall),
+                              cross(l, l->spend_month, in_month, u->month[0].value, s->wall)};
 }
 
-void limits_settle(struct limited *tenant, struct limited *key, const struct limit_settle *s) {
-    settle(tenant, s);
-    if (key != NULL)
-        settle(key, s);
+void limits_settle(struct limited *tenant, struct limited *key, const struct limit_settle *s,
+                   struct crossings *tenant_crossed, struct crossings *key_crossed) {
+    *tenant_crossed = settle(tenant, s);
+    *key_crossed = key != NULL ? settle(key, s) : (struct crossings){0};
+}
+
+void limits_reached(const struct limited *who, int64_t wall, struct crossings *out) {
+    const struct limits *l = &who->limits;
+    out->day = cross(l, l->spend_day, -1, who->used.day[0].value, wall);
+    out->month = cross(l, l->spend_month, -1, who->used.month[0].value, wall);
 }

@@ -83,7 +83,20 @@ struct limit_settle {
     amount worst, charge;
     int64_t now, wall, zone;
 };
-void limits_settle(struct limited *tenant, struct limited *key, const struct limit_settle *s);
+/* The highest percent to warn at that spend has passed; 0: none. */
+struct crossing {
+    int percent;
+    amount spent;
+    int64_t wall; /* in the day or month that is meant */
+};
+struct crossings {
+    struct crossing day, month;
+};
+/* tenant_crossed and key_crossed: what the charge has taken over a percent. */
+void limits_settle(struct limited *tenant, struct limited *key, const struct limit_settle *s,
+                   struct crossings *tenant_crossed, struct crossings *key_crossed);
+/* What spend has passed by now. */
+void limits_reached(const struct limited *who, int64_t wall, struct crossings *out);
 
 /* What is spent in the present day and month. */
 void used_roll(struct used *u, int64_t wall, int64_t zone);

@@ -10,48 +10,6 @@
 
 /* ---- lists: JSON arrays in rows; what people type is separated by commas ---- */
 
-static struct str next_word(struct str *text, char separator) {
-    size_t n = 0;
-    while (n < text->n && text->p[n] != separator)
-        n++;
-    struct str word = {text->p, n};
-    n += n < text->n;
-    *text = (struct str){text->p + n, text->n - n};
-    return word;
-}
-
-/* Either of them as an array: of strings, or of whole numbers where `numbers`. */
-static int read_list(const struct json *v, const char *name, bool numbers, struct buf *array,
-                     struct error *e) {
-    struct str text = json_as_str(v);
-    bool first = true;
-    buf_byte(array, '[');
-    for (size_t i = 0; json_kind(v) == JSON_KIND_ARRAY && i < json_count(v); i++) {
-        const struct json *item = json_at(v, i);
-        if (json_kind(item) != (numbers ? JSON_KIND_INT : JSON_KIND_STRING))
-            return error_param(e, ERR_INVALID, name, "%s wants a list of %s", name,
-                               numbers ? "whole numbers" : "texts");
-        buf_text(array, i > 0 ? "," : "");
-        json_write(array, item);
-    }
-    while (text.n > 0) {
-        struct str word = next_word(&text, ',');
-        buf_text(array, first ? "" : ",");
-        first = false;
-        for (size_t i = 0; numbers && i < word.n; i++)
-            if (word.p[i] < '0' || word.p[i] > '9' || i > 2 || word.p[0] == '0')
-                return error_param(e, ERR_INVALID, name, "%s wants whole numbers, like 80,100", name);
-        if (word.n == 0)
-            return error_param(e, ERR_INVALID, name, "%s has an empty item", name);
-        if (numbers)
-            buf_str(array, word);
-        else
-            json_write_str(array, word);
-    }
-    buf_byte(array, ']');
-    return array->failed ? error_set(e, ERR_NO_MEMORY, "no memory for a list") : 0;
-}
-
 static int set_models(struct limits *l, struct str array, struct error *e) {
     int rc = json_parse(&l->models, array, e);
     for (size_t i = 0; rc == 0 && i < json_count(l->models); i++) {
@@ -384,7 +342,7 @@ static int change_lists(const struct json *args, const struct limits *old, struc
     for (int i = 0; i < 3 && rc == 0; i++)
         if (json_get(args, name[i]) != NULL) {
             buf_clear(&given);
-            rc = read_list(json_get(args, name[i]), name[i], i == 2, &given, e);
+            rc = args_list(json_get(args, name[i]), name[i], i == 2, &given, e);
             buf_clear(&text[i]);
             buf_str(&text[i], buf_view(&given));
         }
@@ -499,6 +457,8 @@ static int limit_set(struct cloud *c, const struct json *args, struct buf *out, 
         return rc;
     }
     apply(c, &s, &l, expires);
+    if ((rc = warn_set(c, s.tenant, s.key, s.who, e)) != 0)
+        return rc;
     buf_byte(out, '[');
     write_subject(c, &s, out);
     buf_byte(out, ']');

@@ -182,7 +182,8 @@ int settle_charge(struct cloud *c, struct hold *h, bool *again, struct error *e)
     if ((rc = ledger_record(&c->ledger, &transfer, again, e)) != 0 ||
         (rc = h->whole ? insert_request(c->store, h->id, &u, e) : finish_request(c->store, h->id, &u, e)) !=
             0 ||
-        (h->answer != NULL && (rc = answer_write_end(c->store, h, e)) != 0) || *again)
+        (h->answer != NULL && (rc = answer_write_end(c->store, h, e)) != 0) || *again ||
+        (h->warning.any && (rc = warn_settled(c, h, e)) != 0))
         return rc;
     touch(c, t);
     t->written_remainder = h->remainder;

@@ -100,7 +100,7 @@ const char *const schema_migrations[] = {
     "TEXT NOT NULL,"
     " kind TEXT NOT NULL, body TEXT NOT NULL, created INTEGER NOT NULL, due INTEGER NOT NULL, attempts "
     "INTEGER NOT NULL,"
-    " state TEXT NOT NULL, UNIQUE (webhook, event)) STRICT;"
+    " state TEXT NOT NULL, note TEXT NOT NULL, UNIQUE (webhook, event)) STRICT;" /* note: how the last attempt went */
     "CREATE INDEX delivery_due ON delivery (due) WHERE state = 'due';"
     /* Bills. */
     "CREATE TABLE party (tenant INTEGER PRIMARY KEY, profile TEXT NOT NULL) STRICT;" /* JSON: name, address, country, tax; tenant 0: who sends the invoices */

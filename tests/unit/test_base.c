@@ -221,6 +221,19 @@ static void test_seal(void **state) {
     seal_free(NULL);
 }
 
+static void test_base64(void **state) {
+    static const char *const known[] = {
+        "",     "",         "f",     "Zg==",     "fo",     "Zm8=",     "foo",          "Zm9v",
+        "foob", "Zm9vYg==", "fooba", "Zm9vYmE=", "foobar", "Zm9vYmFy", "\xff\xfe\xfb", "//77"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i += 2) {
+        struct buf b = {0};
+        buf_text(&b, "");
+        buf_base64(&b, str_from(known[i]));
+        assert_true(str_is(buf_view(&b), known[i + 1]));
+        buf_free(&b);
+    }
+}
+
 static void test_address(void **state) {
     static const struct {
         const char *network, *inside, *outside;
@@ -283,10 +296,15 @@ static void test_address(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_address),      cmocka_unit_test(test_json_round_trip),
-        cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_buf_limit),    cmocka_unit_test(test_buf_text),
-        cmocka_unit_test(test_arena),        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_address),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_json_round_trip),
+        cmocka_unit_test(test_json_refuses),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_buf_limit),
+        cmocka_unit_test(test_buf_text),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_hash),
         cmocka_unit_test(test_seal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

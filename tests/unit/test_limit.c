@@ -147,6 +147,8 @@ static void test_durations(void **state) {
 
 /* ---- one request ---- */
 
+static struct crossings crossed[2];
+
 static struct limit_ask ask_for(int64_t tokens, amount worst, int64_t now) {
     return (struct limit_ask){.model = STR("m"),
                               .tokens = tokens,
@@ -189,7 +191,7 @@ static void test_all_or_nothing(void **state) {
     /* What was not used comes back: of the first 400 tokens 100 and of 30 money 10 were due. */
     struct limit_settle s = {
         .tokens = 400, .used = 100, .worst = 30, .charge = 10, .now = ask.now, .wall = ask.wall};
-    limits_settle(&tenant, &key, &s);
+    limits_settle(&tenant, &key, &s, &crossed[0], &crossed[1]);
     limits_rates(&tenant, &key, ask.now, &r);
     assert_int_equal(r.tokens.remaining, 500);
     ask.worst = 60;
@@ -198,7 +200,7 @@ static void test_all_or_nothing(void **state) {
     assert_int_equal(limits_check(&tenant, &key, &ask, &e), ERR_CREDIT);
     key.limits.concurrent = 1;
     assert_int_equal(limits_check(&tenant, &key, &ask, &e), ERR_BUSY);
-    limits_settle(&tenant, &key, &s);
+    limits_settle(&tenant, &key, &s, &crossed[0], &crossed[1]);
     ask.worst = 0; /* costs nothing: spend is no matter */
     assert_int_equal(limits_check(&tenant, &key, &ask, &e), 0);
     assert_int_equal(key.used.open, 0);
@@ -210,7 +212,7 @@ static void spend(struct limited *who, int64_t wall, int64_t zone, amount charge
         .model = STR("m"), .worst = charge, .currency = "JPY", .wall = wall, .zone = zone};
     struct limit_settle s = {.worst = charge, .charge = charge, .wall = wall, .zone = zone};
     limits_take(who, NULL, &ask);
-    limits_settle(who, NULL, &s);
+    limits_settle(who, NULL, &s, &crossed[0], &crossed[1]);
 }
 
 static bool may_spend(struct limited *who, int64_t wall, int64_t zone, amount worst) {
