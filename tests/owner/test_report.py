@@ -123,6 +123,8 @@ def test_made_up_books(books, seed):
     tenants = {"yen": (1, "JPY"), "euro": (2, "EUR"), "dollar": (3, "USD"), "other": (4, "USD")}
     for name, (_, money) in tenants.items():
         books.unkai("tenant", "create", name, "--currency", money)
+    zone = rng.choice([0, 540, 330, -300])
+    books.write(("UPDATE book SET zone = ?", [(zone,)]))
     assets = [made_up_asset(rng) for _ in range(rng.randrange(4))]
     expenses = []
     for i, asset in enumerate(assets):
@@ -133,7 +135,7 @@ def test_made_up_books(books, seed):
         until = (datetime.date.fromisoformat(begin) + datetime.timedelta(1 + rng.randrange(900))).isoformat() if rng.random() < 0.5 else None
         if until:
             books.unkai("owner", "expense", "end", f"rent {i}", "--on", until)
-        expenses.append((F(value) * (12 if per == "month" else 1), money, reckon.begins(begin, 0), until and reckon.begins(until, 0)))
+        expenses.append((F(value) * (12 if per == "month" else 1), money, reckon.begins(begin, zone), until and reckon.begins(until, zone)))
     usage = made_up_usage(rng, list(tenants))
     quarter = 15 * 60 * 10**9
     chip_time = [(int(reckon.begins("2026-07-01", 0)) * 10**9 + i * quarter, rng.randrange(8 * quarter), rng.randrange(quarter),
@@ -162,7 +164,7 @@ def test_made_up_books(books, seed):
     money = rng.choice(["USD", "JPY", "EUR"])
     got = books.report("--currency", money, *period, *words)
     expected = reckon.report(
-        0, F(got["from_second"]), F(got["to_second"]), money, [reckon.Asset(0, **a) for a in assets], expenses,
+        zone, F(got["from_second"]), F(got["to_second"]), money, [reckon.Asset(zone, **a) for a in assets], expenses,
         [(b, q, v, F(s, 10**9)) for b, q, v, s in rates], [(F(c[0], 10**9), *c[1:]) for c in chip_time],
         [(d, t, tenants[t][1], m, *counts) for (d, t, m), counts in usage.items()], **known)
     for name, place in (("from", -1), ("to", -1)):
