@@ -29,6 +29,12 @@ static inline int books_place(char *folder, size_t size) {
     return rc != 0 ? rc : setenv("UNKAI_DB", url, 1);
 }
 
+/* For store_open. */
+static inline const char *books_where(const char *folder) {
+    const char *url = getenv("UNKAI_DB");
+    return url != NULL ? url : folder;
+}
+
 static inline int books_place_remove(const char *folder) {
     char command[100];
     snprintf(command, sizeof command, "rm -rf %s", folder);

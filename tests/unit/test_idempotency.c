@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "books_place.h"
+
 static char folder[64];
 
 static int64_t ask(const char *request, const char *member) {
@@ -35,8 +37,7 @@ static int64_t ask(const char *request, const char *member) {
 }
 
 static int set_up(void **state) {
-    snprintf(folder, sizeof folder, "/tmp/unkai-keys-XXXXXX");
-    if (mkdtemp(folder) == NULL)
+    if (books_place(folder, sizeof folder) != 0)
         return 1;
     ask("{\"op\":\"tenant.create\",\"name\":\"t\",\"currency\":\"JPY\",\"credit\":\"1000\"}", "name");
     ask("{\"op\":\"tenant.create\",\"name\":\"u\",\"currency\":\"JPY\",\"credit\":\"1000\"}", "name");
@@ -46,9 +47,7 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return books_place_remove(folder);
 }
 
 static struct cloud *open_books(void) {
@@ -205,7 +204,7 @@ static int64_t change(const char *sql, int64_t value, bool reads) {
     struct store *s;
     struct query *q;
     struct error e = {0};
-    assert_int_equal(store_open(&s, folder, &e), 0);
+    assert_int_equal(store_open(&s, books_where(folder), &e), 0);
     assert_int_equal(store_query(s, &q, sql, &e), 0);
     query_int(q, 1, value);
     int64_t got = 0;

@@ -19,6 +19,8 @@
 
 #include <cmocka.h>
 
+#include "books_place.h"
+
 static const struct address nowhere;
 
 static const int64_t second = 1000000000, minute = 60000000000, hour = 3600000000000, day = 86400000000000;
@@ -275,14 +277,11 @@ static void test_attempts(void **state) {
 static char folder[64], key_text[64];
 
 static int fresh_folder(void **state) {
-    snprintf(folder, sizeof folder, "/tmp/unkai-limit-XXXXXX");
-    return mkdtemp(folder) == NULL;
+    return books_place(folder, sizeof folder);
 }
 
 static int remove_folder(void **state) {
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return books_place_remove(folder);
 }
 
 static int ask(const char *request, struct json **answer, struct error *e) {

@@ -17,18 +17,17 @@
 
 #include <cmocka.h>
 
+#include "books_place.h"
+
 static char folder[64];
 static const char *fake_nvml;
 
 static int fresh_folder(void **state) {
-    snprintf(folder, sizeof folder, "/tmp/unkai-owner-XXXXXX");
-    return mkdtemp(folder) == NULL;
+    return books_place(folder, sizeof folder);
 }
 
 static int remove_folder(void **state) {
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return books_place_remove(folder);
 }
 
 /* ---- energy ---- */

@@ -21,8 +21,7 @@ static struct error e;
 static int open_store(void **state) {
     if (books_place(folder, sizeof folder) != 0)
         return -1;
-    const char *url = getenv("UNKAI_DB");
-    int rc = store_open(&s, url != NULL ? url : folder, &e);
+    int rc = store_open(&s, books_where(folder), &e);
     if (rc != 0)
         fprintf(stderr, "%s\n", e.text);
     return rc;
@@ -174,10 +173,9 @@ static void test_left(void **state) {
 }
 
 static void test_again(void **state) {
-    const char *url = getenv("UNKAI_DB");
     assert_int_equal(add_node("a", 1), 0);
     store_close(s);
-    assert_int_equal(store_open(&s, url != NULL ? url : folder, &e), 0); /* migrates nothing */
+    assert_int_equal(store_open(&s, books_where(folder), &e), 0); /* migrates nothing */
     assert_int_equal(count_nodes(), 1);
 }
 
