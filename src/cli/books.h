@@ -26,6 +26,9 @@ int books_ask(struct str request, struct buf *text, struct json **answer, struct
 int books_command(int args, char **argv, const struct books_action *actions,
                   const struct books_option *options, bool as_json);
 
+/* Take the price list at `path` (unkai price import) into the books; an exit code. */
+int price_import(const char *path, const char *currency, const char *since, const char *note);
+
 /* A member as text, numbers too; static memory, used once per call of printf at most 8 times. */
 const char *books_text(const struct json *object, const char *member);
 /* Seconds since 1970 as a date. */

@@ -350,80 +350,6 @@ static int key_revoke(struct cloud *c, const struct json *args, struct buf *out,
                                (long long)id);
 }
 
-/* ---- prices ---- */
-
-/* Prices are said per million tokens: six decimals there are 10^-12 a token. */
-static void write_price(struct buf *out, struct str model, struct str currency, const struct tariff *t,
-                        int64_t since) {
-    buf_text(out, "{\"model\":");
-    json_write_str(out, model);
-    buf_text(out, ",\"currency\":");
-    json_write_str(out, currency);
-    write_money(out, "input", t->input, PRICE_DIGITS - 6);
-    write_money(out, "cached", t->cached, PRICE_DIGITS - 6);
-    write_money(out, "output", t->output, PRICE_DIGITS - 6);
-    buf_printf(out, ",\"since\":%lld}", (long long)(since / 1000000000));
-}
-
-static int price_set(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str model = text_of(args, "model"), currency = text_of(args, "currency"),
-               cached = text_of(args, "cached");
-    struct price_row p = {0};
-    struct query *q;
-    int64_t now = clock_wall_ns();
-    int rc;
-    if (model.n == 0 || model.n >= MODEL_NAME_BYTES || memchr(model.p, 0, model.n) != NULL)
-        return error_param(e, ERR_INVALID, "model", "a model's name is 1 to %d bytes", MODEL_NAME_BYTES - 1);
-    if (!money_currency(currency))
-        return error_param(e, ERR_INVALID, "currency", "a currency is three capital letters, like JPY");
-    if ((rc = money_parse(&p.tariff.input, text_of(args, "input"), PRICE_DIGITS - 6, e)) != 0 ||
-        (rc = money_parse(&p.tariff.output, text_of(args, "output"), PRICE_DIGITS - 6, e)) != 0 ||
-        (rc = money_parse(&p.tariff.cached, cached.n ? cached : text_of(args, "input"), PRICE_DIGITS - 6,
-                          e)) != 0 ||
-        (rc = store_query(c->store, &q,
-                          "INSERT INTO price (model, currency, input, cached, output, since)"
-                          " VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
-                          e)) != 0)
-        return rc;
-    query_text(q, 1, model);
-    query_text(q, 2, currency);
-    query_int(q, 3, p.tariff.input);
-    query_int(q, 4, p.tariff.cached);
-    query_int(q, 5, p.tariff.output);
-    query_int(q, 6, now);
-    if ((rc = query_step(q, e)) <= 0)
-        return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "the price got no number");
-    p.id = query_column_int(q, 0);
-    if ((rc = query_run(q, e)) != 0)
-        return rc;
-    memcpy(p.model, model.p, model.n);
-    memcpy(p.currency, currency.p, 3);
-    pthread_mutex_lock(&c->lock);
-    rc = memory_add_price(c, &p, e);
-    pthread_mutex_unlock(&c->lock);
-    write_price(out, model, currency, &p.tariff, now);
-    return rc;
-}
-
-static int price_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct query *q;
-    bool first = true;
-    int rc = store_query(
-        c->store, &q,
-        "SELECT model, currency, input, cached, output, since FROM price ORDER BY model, currency, id", e);
-    buf_byte(out, '[');
-    while (rc == 0 && (rc = query_step(q, e)) > 0) {
-        struct tariff t = {query_column_int(q, 2), query_column_int(q, 3), query_column_int(q, 4)};
-        if (!first)
-            buf_byte(out, ',');
-        write_price(out, query_column_text(q, 0), query_column_text(q, 1), &t, query_column_int(q, 5));
-        first = false;
-        rc = 0;
-    }
-    buf_byte(out, ']');
-    return rc;
-}
-
 /* ---- the table ---- */
 
 static const struct operation_row operations[] = {
@@ -431,7 +357,6 @@ static const struct operation_row operations[] = {
     {"tenant.show", tenant_show, false},     {"tenant.list", tenant_list, false},
     {"tenant.credit", tenant_credit, false}, {"key.create", key_create, false},
     {"key.list", key_list, false},           {"key.revoke", key_revoke, false},
-    {"price.set", price_set, false},         {"price.list", price_list, false},
     {"usage", report_usage, false},          {NULL},
 };
 
@@ -444,6 +369,7 @@ static const struct operation_row *tables[16] = {
     close_operations,
     invoice_operations,
     party_operations,
+    price_operations,
 };
 
 void admin_add(const struct operation_row *rows) {

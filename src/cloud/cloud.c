@@ -200,12 +200,10 @@ int cloud_authenticate(struct cloud *c, struct str token, const struct address *
 }
 
 int cloud_know_model(struct cloud *c, const char *model, struct error *e) {
-    bool priced = false;
     if (strlen(model) >= MODEL_NAME_BYTES)
         return error_set(e, ERR_INVALID, "a model's name may have %d bytes", MODEL_NAME_BYTES - 1);
     pthread_mutex_lock(&c->lock);
-    for (const struct price_row *p = c->prices; p != NULL && !priced; p = p->next)
-        priced = strcmp(p->model, model) == 0;
+    bool priced = price_known(c, str_from(model));
     pthread_mutex_unlock(&c->lock);
     if (!priced)
         log_warn("model %s has no price and is served for nothing; unkai price set %s ... sets one", model,
@@ -230,29 +228,11 @@ static int refuse_credit(struct cloud *c, const struct tenant *t, money_wide wor
     return ERR_CREDIT;
 }
 
-/* The price of now. A model that has none in the tenant's currency is served for nothing: that gets a row of its own here, so that it is said once. Under
- * the lock. */
-static const struct price_row *find_price(struct cloud *c, const char *model, const char *currency) {
-    const struct price_row *p = memory_price(c, str_from(model), currency);
-    struct price_row nothing = {0};
-    if (p != NULL)
-        return p;
-    log_warn("model %s has no price in %s and is served for nothing", model, currency);
-    snprintf(nothing.model, sizeof nothing.model, "%s", model);
-    snprintf(nothing.currency, sizeof nothing.currency, "%s", currency);
-    return memory_add_price(c, &nothing, NULL) == 0 ? c->prices : NULL;
-}
-
 /* Under the lock: all or nothing. */
 static int place(struct cloud *c, struct hold *h, const struct admission *a, struct error *e) {
     struct tenant *t = h->tenant;
     struct key *k = h->limited_key;
-    const struct price_row *p = find_price(c, h->model, t->currency);
-    if (p != NULL) {
-        h->price = p->id;
-        h->tariff = p->tariff;
-    }
-    h->tariff.rate = RATE_ONE;
+    h->price = price_find(c, str_from(h->model), t->currency, h->at, &h->tariff);
     /* Cached input may cost more than input in a strange price book: the worst case is the dearer one. */
     bool dear = h->tariff.cached > h->tariff.input;
     money_wide worst;

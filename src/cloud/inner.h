@@ -74,11 +74,23 @@ struct key {
     struct key *next, *next_numbered; /* of the same bucket */
 };
 
+/* Of a price or a rate: from when on, and when it was entered. */
+struct version {
+    int64_t id, since, created;
+};
+
 struct price_row {
-    int64_t id;
+    struct version version;
     char model[MODEL_NAME_BYTES], currency[4];
     struct tariff tariff;
-    struct price_row *next; /* newest first */
+    struct price_row *next; /* of the same bucket, newest first */
+};
+
+struct rate_row {
+    struct version version;
+    char base[4], quote[4];
+    int64_t value;         /* 10^-9 of quote for one of base */
+    struct rate_row *next; /* newest first */
 };
 
 /* What the writer has to do. A hold's three entries are part of it, so that the token path allocates nothing. */
@@ -147,8 +159,9 @@ struct cloud {
     struct tenant *tenants;
     struct key *keys[1024], *numbered[1024]; /* by hash, by number */
     struct attempts attempts;
-    int64_t zone; /* minutes east of UTC: where days and months begin */
-    struct price_row *prices;
+    int64_t zone;                   /* minutes east of UTC: where days and months begin */
+    struct price_row *prices[1024]; /* by model */
+    struct rate_row *rates;
     struct entry *first, **last;     /* the queue */
     bool stopping, writing, waiting; /* waiting: the writer, for an entry */
     uint32_t undurable;              /* holds that are not durable yet */
@@ -168,6 +181,14 @@ struct cloud {
     struct answer *answers;  /* that nobody has taken back yet */
 };
 
+/* An operation behind the commands, and its name in the table in admin.c. */
+struct operation_row {
+    const char *name;
+    int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
+    bool
+        pieces; /* it reads for long: runs on its caller's thread, and itself calls the writer for a piece at a time */
+};
+
 /* ---- cloud.c ---- */
 /* Under the lock: what the hold's settlement comes to, within the hold; what is below 10^-9 stays for the next time. */
 void hold_charge(struct hold *h);
@@ -178,11 +199,9 @@ void memory_free(struct cloud *c);
 struct tenant *memory_tenant(struct cloud *c,
                              struct str name);                /* under the lock, or on the writer's thread */
 struct tenant *memory_tenant_of(struct cloud *c, int64_t id); /* the same */
-struct price_row *memory_price(struct cloud *c, struct str model, const char *currency);
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
 struct key *memory_key(struct cloud *c, int64_t id);
 int memory_add_key(struct cloud *c, const struct key *k, struct error *e);
-int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e);
 
 /* ---- idempotency.c: on the writer's thread ---- */
 int answer_write_running(struct store *s, const struct hold *h, struct error *e);
@@ -192,6 +211,14 @@ int answer_recover(struct store *s, struct str request, bool charged, struct err
 int find_run(struct store *s, struct entry *entry, struct error *e);
 void find_done(struct cloud *c, struct entry *entry, bool durable);
 void answer_give_back(struct cloud *c, struct answer *a, bool durable);
+
+/* ---- price.c ---- */
+int price_load(struct cloud *c, struct error *e);
+void price_free(struct cloud *c);
+bool price_known(struct cloud *c, struct str model); /* under the lock, as the next */
+/* What holds at `now` for a tenant of that currency: the price version's number, its prices and the rate. 0: there is none, all is for nothing, which is logged once. */
+int64_t price_find(struct cloud *c, struct str model, const char *currency, int64_t now, struct tariff *out);
+extern const struct operation_row price_operations[];
 
 /* ---- journal.c: the writer ---- */
 int journal_start(struct cloud *c, struct error *e);
@@ -225,12 +252,6 @@ int usage_add(struct usage_sum *sum, const struct usage_record *u, struct error 
 int usage_write(struct ledger *l, int64_t tenant, const struct usage_sum *sum, int64_t at, struct error *e);
 
 /* ---- admin.c: the operations behind the commands ---- */
-struct operation_row {
-    const char *name;
-    int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
-    bool
-        pieces; /* it reads for long: runs on its caller's thread, and itself calls the writer for a piece at a time */
-};
 /* The operations of a room above, before the first is run; the same table again changes nothing. A row whose name is NULL ends it. */
 void admin_add(const struct operation_row *rows);
 /* For an operation that is a part of another, in the same transaction; NULL: there is none. */

@@ -29,13 +29,6 @@ struct tenant *memory_tenant_of(struct cloud *c, int64_t id) {
     return t;
 }
 
-struct price_row *memory_price(struct cloud *c, struct str model, const char *currency) {
-    struct price_row *p = c->prices;
-    while (p != NULL && (!str_is(model, p->model) || strcmp(p->currency, currency) != 0))
-        p = p->next;
-    return p;
-}
-
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e) {
     struct tenant *copy = malloc(sizeof *copy);
     if (copy == NULL)
@@ -64,16 +57,6 @@ struct key *memory_key(struct cloud *c, int64_t id) {
     while (k != NULL && k->id != id)
         k = k->next_numbered;
     return k;
-}
-
-int memory_add_price(struct cloud *c, const struct price_row *p, struct error *e) {
-    struct price_row *copy = malloc(sizeof *copy);
-    if (copy == NULL)
-        return error_set(e, ERR_NO_MEMORY, "no memory for a price");
-    *copy = *p;
-    copy->next = c->prices;
-    c->prices = copy;
-    return 0;
 }
 
 static int load_tenants(struct cloud *c, struct error *e) {
@@ -120,26 +103,11 @@ static int load_keys(struct cloud *c, struct error *e) {
     return rc;
 }
 
-static int load_prices(struct cloud *c, struct error *e) {
-    struct query *q;
-    int rc = store_query(c->store, &q,
-                         "SELECT id, model, currency, input, cached, output FROM price ORDER BY id", e);
-    while (rc == 0 && (rc = query_step(q, e)) > 0) {
-        struct price_row p = {
-            .id = query_column_int(q, 0),
-            .tariff = {query_column_int(q, 3), query_column_int(q, 4), query_column_int(q, 5)}};
-        copy_text(p.model, sizeof p.model, query_column_text(q, 1));
-        copy_text(p.currency, sizeof p.currency, query_column_text(q, 2));
-        rc = memory_add_price(c, &p, e);
-    }
-    return rc;
-}
-
 int memory_load(struct cloud *c, struct error *e) {
     int rc = load_tenants(c, e);
     if (rc == 0)
         rc = load_keys(c, e);
-    return rc != 0 ? rc : load_prices(c, e);
+    return rc != 0 ? rc : price_load(c, e);
 }
 
 void memory_free(struct cloud *c) {
@@ -154,8 +122,5 @@ void memory_free(struct cloud *c) {
             limits_free(&k->limited.limits);
             free(k);
         }
-    for (struct price_row *p = c->prices, *next; p != NULL; p = next) {
-        next = p->next;
-        free(p);
-    }
+    price_free(c);
 }

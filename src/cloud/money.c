@@ -34,6 +34,55 @@ int money_parse(int64_t *out, struct str text, int digits, struct error *e) {
     return 0;
 }
 
+static bool read_exponent(int *out, struct str text) {
+    bool minus = text.n > 0 && text.p[0] == '-';
+    size_t i = minus || (text.n > 0 && text.p[0] == '+');
+    int value = 0;
+    if (i == text.n)
+        return false;
+    for (; i < text.n; i++) {
+        if (text.p[i] < '0' || text.p[i] > '9' || value > 1000)
+            return false;
+        value = value * 10 + text.p[i] - '0';
+    }
+    *out = minus ? -value : value;
+    return true;
+}
+
+/* The exponent moves the decimal point of the mantissa, whose zeros at the end count for nothing. */
+int money_parse_number(int64_t *out, struct str text, int digits, struct error *e) {
+    char plain[128];
+    size_t n = 0;
+    int exponent = 0, decimals = 0, shown = (int)(text.n < 40 ? text.n : 40);
+    bool point = false;
+    size_t i = 0;
+    for (; i < text.n && text.p[i] != 'e' && text.p[i] != 'E'; i++) {
+        if (n == sizeof plain - 1)
+            return error_set(e, ERR_INVALID, "'%.*s' has too many digits", shown, text.p);
+        if (text.p[i] == '.' && !point)
+            point = true;
+        else
+            plain[n++] = text.p[i];
+        decimals += point && text.p[i] != '.';
+    }
+    if (i < text.n && !read_exponent(&exponent, (struct str){text.p + i + 1, text.n - i - 1}))
+        return error_set(e, ERR_INVALID, "'%.*s' is no number", shown, text.p);
+    int places = digits - decimals + exponent; /* zeros that the scaled integer has behind the mantissa */
+    while (places < 0 && n > 1 && plain[n - 1] == '0') {
+        n--;
+        places++;
+    }
+    bool zero = n == 1 && plain[0] == '0';
+    if (places < 0 && !zero)
+        return error_set(e, ERR_INVALID, "'%.*s' has more than %d decimals and cannot be kept exactly", shown,
+                         text.p, digits);
+    int rc = money_parse(out, (struct str){plain, n}, 0, e);
+    for (; rc == 0 && places > 0 && *out != 0; places--)
+        if (__builtin_mul_overflow(*out, 10, out))
+            return error_set(e, ERR_INVALID, "'%.*s' is too large", shown, text.p);
+    return rc;
+}
+
 void money_write(struct buf *out, int64_t value, int digits) {
     char text[32];
     int n = 0;

@@ -5,10 +5,12 @@
 #include "cloud/cloud.h"
 
 enum { AMOUNT_DIGITS = 9, PRICE_DIGITS = 12 };
-enum { RATE_ONE = 1000000000 }; /* a currency in itself */
+enum { RATE_DIGITS = 9, RATE_ONE = 1000000000 }; /* a currency in itself */
 
 /* "12.5" with `digits` decimals to 12.5 * 10^digits. ERR_INVALID when it is no plain non-negative decimal number, has more decimals than fit, or is too large. */
 int money_parse(int64_t *out, struct str text, int digits, struct error *e);
+/* The same from a number as JSON writes them, "1.5e-07" as well. */
+int money_parse_number(int64_t *out, struct str text, int digits, struct error *e);
 /* The shortest decimal text: "999.9", "-0.25", "7". */
 void money_write(struct buf *out, int64_t value, int digits);
 /* Three capital letters. */

@@ -62,7 +62,9 @@ const char *const schema_migrations[] = {
     " signature BLOB NOT NULL) STRICT;" /* open: last_seq 0, closed 0 */
     "CREATE TABLE rate (id INTEGER PRIMARY KEY, base TEXT NOT NULL, quote TEXT NOT NULL, value INTEGER NOT "
     "NULL,"
-    " since INTEGER NOT NULL) STRICT;" /* 10^-9 quote for one base */
+    " since INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0) STRICT;" /* 10^-9 quote for one base; created: when it was entered */
+    "ALTER TABLE price ADD COLUMN created INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE price SET created = since;"
     "ALTER TABLE price ADD COLUMN note TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE request ADD COLUMN node TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE request ADD COLUMN route TEXT NOT NULL DEFAULT '';"

@@ -50,6 +50,18 @@ def test_output_that_is_lost_is_a_failure(unkai, words):
         assert "could not be written" in unkai(*words, stdout=full, code=1)
 
 
+def test_price_list(unkai, tmp_path):
+    """Numbers come through as they are written, whatever stands around them; what cannot be kept is named."""
+    path = tmp_path / "list.json"
+    path.write_text('{"sample_spec": {"max_tokens": "x"},'
+                    '"a": {"output_cost_per_token": 1e-05, "input_cost_per_token": 2.5e-06, "cache_read_input_token_cost": 1.25E-6, "s": [{"}": "\\""}]},'
+                    '"b\\u00e9": {"input_cost_per_token": 3.0000000000000001e-07, "output_cost_per_token": 0},'
+                    '"c" : {"mode": "{", "input_cost_per_token" : 0.000000000001, "output_cost_per_token": 0.0, "cache_read_input_token_cost": null}}')
+    assert "b\u00e9: '3.0000000000000001e-07'" in unkai("price", "import", str(path), "--currency", "USD", code=1)
+    prices = {p["model"]: (p["input"], p["cached"], p["output"]) for p in json.loads(unkai("price", "--json"))}
+    assert prices == {"a": ("2.5", "1.25", "10"), "c": ("0.000001", "0.000001", "0")}
+
+
 @needs_model
 def test_closed_streams_are_not_given_to_files(unkai):
     """A descriptor 2 that was closed and then names a file or a connection would take what is said to people."""
