@@ -1,6 +1,7 @@
 """What the campaigns share: a server that costs nothing, clients that count what they received, and the books asked through their control socket.
 
-A campaign is short in every test run and long where UNKAI_CAMPAIGN is set (./run campaign); its last word is a sentence that says what was done."""
+A campaign is short in every test run and long where UNKAI_CAMPAIGN is set (./run campaign); its last word is a sentence that says what was done. With UNKAI_TEST_DB
+set (tests/postgres.py) the books lie in PostgreSQL."""
 import http.client
 import json
 import os
@@ -32,14 +33,16 @@ class Stub:
     def __init__(self, tenants=1, environment=None):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="unkai-campaign-"))
         self.environment = {**os.environ, "UNKAI_HOME": str(self.home)}
+        if server := os.environ.get("UNKAI_TEST_DB"):  # tests/postgres.py: a schema of its own
+            subprocess.run(["psql", "-q", server, "-c", f'CREATE SCHEMA "{self.home.name}"'], check=True)
+            self.environment["UNKAI_DB"] = f"{server}&options=-csearch_path%3D%22{self.home.name}%22"
         self.serving = {**self.environment, **(environment or {})}
         self.process = None
-        for word in (["price", "set", "stub", "--input", "100", "--cached", "50", "--output", "400.000333", "--currency", "JPY"],):
-            self.unkai(*word)
+        self.unkai("price", "set", "stub", "--input", "100", "--cached", "50", "--output", "400.000333", "--currency", "JPY")
         self.start()
         self.keys = []
         for i in range(tenants):
-            self.ask({"op": "tenant.create", "name": f"t{i}", "currency": "JPY", "credit": "1000000", "max_concurrent": 100000})
+            self.ask({"op": "tenant.create", "name": f"t{i}", "currency": "JPY", "credit": "1000000"})
             self.keys.append(self.ask({"op": "key.create", "tenant": f"t{i}"})["key"])
 
     def unkai(self, *words):

@@ -205,23 +205,52 @@ static void remove_books(void) {
     assert_int_equal(system(command), 0);
 }
 
-static bool admit(struct cloud *c, int number, struct hold **out, struct error *e) {
+static bool admit(struct cloud *c, int number, struct answer *answer, struct hold **out, struct error *e) {
     int64_t tenant = number / 256 + 1; /* which may have so many at once */
     struct identity who = {.tenant = tenant, .key = 1, .account = (uint64_t)tenant, .weight = 1};
-    struct admission a = {.who = &who, .model = STR("m"), .prompt_tokens = 10, .max_completion_tokens = EACH};
+    struct admission a = {
+        .who = &who, .model = STR("m"), .prompt_tokens = 10, .max_completion_tokens = EACH, .answer = answer};
     snprintf(a.request_id, sizeof a.request_id, "r%d", number);
     return cloud_admit(c, &a, out, e) == 0;
 }
 
-/* Streams that send what they may until they are done or the books have stopped; returns the tokens they sent. */
+static struct answer *answer_of(int stream) {
+    struct answer *a = calloc(1, sizeof *a);
+    assert_non_null(a);
+    a->tenant = 1;
+    a->key = hash_sha256((struct str){(const char *)&stream, sizeof stream});
+    return a;
+}
+
+/* None of the keys is in use any more: each has its whole answer, or is spent, or free. */
+static void check_keys(void) {
+    struct cloud *c;
+    struct error e = {0};
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    for (int i = 0; i < STREAMS; i++) {
+        struct answer *a = answer_of(i), *found = NULL;
+        assert_int_equal(cloud_find_answer(c, a, &e), 0);
+        while ((found = cloud_take_answer(c)) == NULL)
+            usleep(100);
+        assert_ptr_equal(found, a);
+        assert_true(a->status == ANSWER_NONE || a->status == ANSWER_SPENT ||
+                    (a->status == 200 && str_is(buf_view(&a->bytes), "answer")));
+        answer_free(a);
+    }
+    cloud_close(c);
+}
+
+/* Streams under keys that send what they may until they are done or the books have stopped; returns the tokens they sent. */
 static uint64_t stream(struct cloud *c) {
     struct hold *h[STREAMS];
+    struct answer *answer[STREAMS];
     uint64_t sent[STREAMS] = {0}, all = 0, least = 0;
     struct error e = {0};
     for (int i = 0; i < STREAMS; i++)
-        if (!admit(c, i, &h[i], &e)) {
+        if (!admit(c, i, answer[i] = answer_of(i), &h[i], &e)) {
             assert_int_equal(e.code, ERR_UNAVAILABLE);
             h[i] = NULL;
+            answer_free(answer[i]);
         }
     while (least < EACH && !cloud_stopped(c, &e)) {
         least = EACH;
@@ -235,8 +264,11 @@ static uint64_t stream(struct cloud *c) {
         struct settlement s = {
             .delivered = sent[i] > 0, .completion_tokens = sent[i], .outcome = OUTCOME_DONE};
         all += sent[i];
-        if (h[i] != NULL)
-            cloud_settle(h[i], &s, NULL);
+        if (h[i] == NULL)
+            continue;
+        answer[i]->status = sent[i] == EACH ? 200 : sent[i] > 0 ? ANSWER_SPENT : ANSWER_NONE;
+        buf_text(&answer[i]->bytes, "answer");
+        cloud_settle(h[i], &s, NULL);
     }
     return all;
 }
@@ -256,7 +288,7 @@ static bool fail_at(enum fault kind, int number) {
             usleep(1000); /* the last settlement is on its way */
         if (cloud_stopped(c, &e)) {
             struct hold *h;
-            assert_false(admit(c, 99, &h, &e));
+            assert_false(admit(c, 99, NULL, &h, &e));
             assert_int_equal(e.code, ERR_UNAVAILABLE);
         }
         cloud_close(c);
@@ -271,6 +303,7 @@ static bool fail_at(enum fault kind, int number) {
     int64_t billed = ask("{\"op\":\"usage\",\"tenant\":\"t\"}", "completion_tokens");
     if (billed > (int64_t)sent || (int64_t)sent - billed > 32 * STREAMS)
         fail_msg("operation %d: %ld tokens sent, %ld billed", number, (long)sent, (long)billed);
+    check_keys();
     remove_books();
     return happened;
 }
@@ -322,7 +355,7 @@ static void test_hanging_disk(void **state) {
     assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
     atomic_store(&disk.hangs, true);
     for (int i = 0; i <= AHEAD; i++)
-        assert_true(admit(c, i, &h[i], &e));
+        assert_true(admit(c, i, NULL, &h[i], &e));
     for (int i = 0; i < AHEAD; i++)
         send_up_to(h[i], &sent[i], UNJOURNALLED);
     cloud_settle(h[0], &(struct settlement){.outcome = OUTCOME_CANCELLED}, NULL);
@@ -366,7 +399,7 @@ static void send_beside_hanging_disk(void) {
     shell("mkdir %s/synced && cd %s && cp books.db* synced"); /* at rest: all of it is on the disk */
     atomic_store(&disk.hangs, true);
     for (int i = 0; i < STREAMS; i++) {
-        if (!admit(c, i, &h[i], &e))
+        if (!admit(c, i, NULL, &h[i], &e))
             _exit(1);
         send_up_to(h[i], &sent[i], UNJOURNALLED);
     }

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "store/store.h"
+#include "books_place.h"
 
 #include <setjmp.h>
 #include <signal.h>
