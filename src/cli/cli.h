@@ -63,6 +63,7 @@ int cli_read(struct buf *out, const char *path, size_t most, struct error *e);
 
 int cmd_bench(int argc, char **argv);
 int cmd_close(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 int cmd_invoice(int argc, char **argv);
 int cmd_db(int argc, char **argv);
 int cmd_key(int argc, char **argv);

@@ -370,6 +370,8 @@ static const struct operation_row *tables[16] = {
     invoice_operations,
     party_operations,
     price_operations,
+    focus_operations,
+    events_operations,
 };
 
 void admin_add(const struct operation_row *rows) {

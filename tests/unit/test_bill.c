@@ -521,6 +521,69 @@ static void test_html(void **state) {
     buf_free(&page);
 }
 
+/* ---- exports ---- */
+
+static void read_pages(const char *op, int rows, struct buf *out) {
+    struct buf request = {0}, answer = {0}, after = {0};
+    struct json *page = NULL;
+    struct error e = {0};
+    int pages = 0;
+    do {
+        buf_clear(&request);
+        buf_printf(&request, "{\"op\":\"%s\",\"month\":\"2024-02\",\"rows\":%d", op, rows);
+        if (after.n > 0)
+            buf_printf(&request, ",\"after\":%s", after.p);
+        buf_byte(&request, '}');
+        if (ask(request.p, &answer) != 0)
+            fail_msg("%s: %s", request.p, last.text);
+        assert_int_equal(json_parse(&page, buf_view(&answer), &e), 0);
+        struct str text = json_as_str(json_get(page, "text"));
+        assert_true(json_as_int(json_get(page, "rows")) <= rows + 6); /* a day's parts, an invoice's rows */
+        buf_str(out, text);
+        struct buf before = after;
+        after = (struct buf){0};
+        json_write(&after, json_get(page, "after"));
+        bool end = json_kind(json_get(page, "after")) == JSON_KIND_NULL ||
+                   (before.n > 0 && strcmp(before.p, after.p) == 0);
+        buf_free(&before);
+        json_free(page);
+        if (end)
+            break;
+    } while (++pages < 100000);
+    buf_free(&request);
+    buf_free(&answer);
+    buf_free(&after);
+}
+
+/* Wherever the pages are cut, together they are the same. */
+static void test_pages(void **state) {
+    static const char *const op[] = {"export.focus", "export.events"};
+    static const int rows[] = {1, 2, 3, 7, 100};
+    months_make(folder);
+    profiles();
+    says("{\"op\":\"close\"}", "2024-01");
+    says("{\"op\":\"close\"}", "2024-02");
+    says("{\"op\":\"invoice.create\"}", "2024-02");
+    for (int i = 0; i < 2; i++) {
+        struct buf whole = {0}, cut = {0};
+        read_pages(op[i], 2000, &whole);
+        assert_true(whole.n > 5000);
+        for (size_t k = i == 0 ? 0 : 4; k < sizeof rows / sizeof *rows; k++) {
+            buf_clear(&cut);
+            read_pages(op[i], rows[k], &cut);
+            if (!str_equal(buf_view(&whole), buf_view(&cut)))
+                fail_msg("%s in pages of %d rows is another", op[i], rows[k]);
+        }
+        buf_free(&whole);
+        buf_free(&cut);
+    }
+    refused("{\"op\":\"export.focus\",\"month\":\"2024-02\",\"version\":\"9.9\"}", ERR_UNSUPPORTED,
+            "no columns");
+    refused("{\"op\":\"export.focus\",\"month\":\"2024-02\",\"tenant\":\"nobody\"}", ERR_NOT_FOUND,
+            "no tenant");
+    refused("{\"op\":\"export.events\",\"after\":-1}", ERR_INVALID, "not negative");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dates),
@@ -536,6 +599,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_invoices, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_cancel, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_html, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_pages, fresh_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -209,3 +209,9 @@ int bill_add(amount *sum, amount value, struct error *e) {
                ? error_set(e, ERR_INVALID, "the sum is too large for the books")
                : 0;
 }
+
+int64_t bill_page(const struct json *args) {
+    const int64_t most = 2000;
+    int64_t asked = json_as_int(json_get(args, "rows"));
+    return asked > 0 && asked < most ? asked : most;
+}

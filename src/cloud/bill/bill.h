@@ -34,9 +34,12 @@ void money_write_wide(struct buf *out, money_wide value, int digits);
 void bill_hex(struct buf *out, struct str bytes);
 bool bill_unhex(struct str hex, void *out, size_t bytes);
 
+/* How many rows a page of an export may have: "rows" of the request, at most 2,000, so that the writer waits some milliseconds for one. */
+int64_t bill_page(const struct json *args);
 /* Where the sum of two amounts is no amount. */
 int bill_add(amount *sum, amount value, struct error *e);
 
-extern const struct operation_row close_operations[], invoice_operations[];
+extern const struct operation_row close_operations[], invoice_operations[], focus_operations[],
+    events_operations[];
 
 #endif
