@@ -3,8 +3,8 @@
  * request's journey: between its preparation and its admission, and beside its delivery. */
 #include "gateway/completion.h"
 
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
     MOST_KEPT = 4 << 20, /* bytes of an answer; a longer one is delivered and not kept */
@@ -65,8 +65,10 @@ static void once_free(struct once *o) {
 
 void once_free_all(struct gateway *g) {
     for (size_t i = 0; i < ONCES; i++)
-        while (g->once[i] != NULL)
-            once_free(g->once[i]);
+        for (struct once *o = g->once[i], *next; o != NULL; o = next) {
+            next = o->next;
+            once_free(o);
+        }
 }
 
 static void wait_for(struct once *o, struct completion *c) {
@@ -246,7 +248,8 @@ bool once_leave(struct completion *c) {
     }
     bool whole = c->ended && !c->failed && !c->out.failed, kept = whole && !o->too_long;
     o->answer->status = kept ? 200 : c->taken > 0 || (whole && c->complete) ? ANSWER_SPENT : ANSWER_NONE;
-    strcpy(o->answer->type, c->ask.stream ? "text/event-stream; charset=utf-8" : "application/json");
+    snprintf(o->answer->type, sizeof o->answer->type, "%s",
+             c->ask.stream ? "text/event-stream; charset=utf-8" : "application/json");
     o->state = ONCE_ENDING;
     return kept;
 }
