@@ -16,17 +16,16 @@
 
 #include <cmocka.h>
 
+#include "books_place.h"
+
 static char folder[64];
 
 static int fresh_folder(void **state) {
-    snprintf(folder, sizeof folder, "/tmp/unkai-books-XXXXXX");
-    return mkdtemp(folder) == NULL;
+    return books_place(folder, sizeof folder);
 }
 
 static int remove_folder(void **state) {
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return books_place_remove(folder);
 }
 
 /* Requests are written with ' for ", as long as nothing else needs one. */
