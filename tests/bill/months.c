@@ -7,7 +7,6 @@
 #include "cloud/control.h"
 #include "cloud/inner.h"
 
-#include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +48,8 @@ const char *months_ask(const char *folder, const char *format, ...) {
     return answer.p;
 }
 
-static uint64_t state = 88172645463325252; /* xorshift64 */
+static uint64_t state; /* xorshift64 */
+static int number;     /* of requests */
 
 static uint64_t drawn(uint64_t below) {
     state ^= state << 13;
@@ -59,7 +59,6 @@ static uint64_t drawn(uint64_t below) {
 }
 
 static void request(struct cloud *c, int64_t tenant, const char *model) {
-    static int number;
     struct identity who = {.tenant = tenant, .key = tenant, .account = (uint64_t)tenant, .weight = 1};
     uint64_t prompt = 1 + drawn(4000), most = 1 + drawn(900);
     struct admission a = {
@@ -92,57 +91,56 @@ static void requests(const char *folder, int n, const char *time) {
     cloud_close(c);
 }
 
-/* Back from revenue to the tenant: of a request, or out of kindness. */
-struct back {
-    const char *id, *about, *note, *tenant, *revenue;
-    amount value;
-};
-
-static int give_back(struct cloud *c, void *context, struct error *e) {
-    const struct back *b = context;
-    struct transfer t = {.id = str_from(b->id),
-                         .kind = STR("reversal"),
-                         .value = b->value,
-                         .at = months_now,
-                         .about = str_from(b->about),
-                         .note = str_from(b->note)};
-    bool again;
-    int rc = ledger_account(&c->ledger, b->revenue, "JPY", &t.debit, e);
-    if (rc == 0)
-        rc = ledger_account(&c->ledger, b->tenant, "JPY", &t.credit, e);
-    return rc == 0 ? ledger_transfer(&c->ledger, &t, &again, e) : rc;
-}
-
-static void gifts(const char *folder) {
-    static struct back list[] = {
-        {"reversal:r-3", "settle:r-3", "wrong model <served>", "tenant:acme", "revenue:JPY", 12345678},
-        {"goodwill:1", "", "for the outage", "tenant:acme", "revenue:JPY", 1500000001}};
-    struct cloud *c;
-    struct error e = {0};
+/* A request that is taken back, a kindness, a charge by hand. */
+static void transfers(const char *folder) {
     months_at("2024-02-20T03:00:00Z");
-    if (cloud_open(&c, folder, NULL, NULL, &e) != 0)
-        die("open", &e);
-    for (size_t i = 0; i < 2; i++)
-        if (journal_call(c, give_back, &list[i], &e) != 0)
-            die("give back", &e);
-    cloud_close(c);
+    months_ask(folder,
+               "{\"op\":\"ledger.reverse\",\"transfer\":\"settle:r-9\",\"reason\":\"wrong model <served>\"}");
+    months_ask(folder, "{\"op\":\"ledger.transfer\",\"transfer\":\"goodwill-1\",\"debit\":\"revenue:JPY\","
+                       "\"credit\":\"tenant:acme\",\"amount\":\"1.500000001\",\"note\":\"for the outage\"}");
+    months_ask(folder, "{\"op\":\"ledger.transfer\",\"transfer\":\"set-up\",\"debit\":\"tenant:euro\","
+                       "\"credit\":\"revenue:EUR\",\"amount\":\"2.505\",\"note\":\"set-up\"}");
+    /* Set aside and given back: on no bill. */
+    months_ask(folder, "{\"op\":\"ledger.transfer\",\"transfer\":\"deposit\",\"debit\":\"tenant:euro\","
+                       "\"credit\":\"revenue:EUR\",\"amount\":\"7\",\"pending\":true}");
+    months_ask(folder, "{\"op\":\"ledger.void\",\"transfer\":\"transfer:deposit\"}");
+    /* Set aside, and a part of it taken. */
+    months_ask(folder, "{\"op\":\"ledger.transfer\",\"transfer\":\"support\",\"debit\":\"tenant:euro\","
+                       "\"credit\":\"revenue:EUR\",\"amount\":\"7\",\"pending\":true}");
+    months_ask(folder, "{\"op\":\"ledger.post\",\"transfer\":\"transfer:support\",\"amount\":\"3.25\"}");
 }
 
-static void sql(const char *folder, const char *text) {
-    char path[300], *why = NULL;
-    sqlite3 *db;
-    snprintf(path, sizeof path, "%s/books.db", folder);
-    if (sqlite3_open(path, &db) != SQLITE_OK || sqlite3_exec(db, text, NULL, NULL, &why) != SQLITE_OK) {
-        fprintf(stderr, "%s: %s\n", text, why ? why : "cannot open");
-        abort();
+static int64_t run(const char *folder, const char *sql) {
+    const char *url = getenv("UNKAI_DB");
+    struct store *s;
+    struct query *q;
+    struct error e = {0};
+    int64_t number = 0;
+    int rc = store_open(&s, url != NULL ? url : folder, &e);
+    if (rc == 0 && (rc = store_begin(s, &e)) == 0 && (rc = store_query(s, &q, sql, &e)) == 0 &&
+        (rc = query_step(q, &e)) > 0) {
+        number = query_column_int(q, 0);
+        rc = query_run(q, &e);
     }
-    sqlite3_close(db);
+    if (rc != 0 || store_commit(s, &e) != 0)
+        die(sql, &e);
+    store_close(s);
+    return number;
+}
+
+void months_sql(const char *folder, const char *sql) {
+    run(folder, sql);
+}
+
+int64_t months_number(const char *folder, const char *sql) {
+    return run(folder, sql);
 }
 
 void months_make(const char *folder) {
+    state = 88172645463325252;
+    number = 0;
     months_at("2024-01-05T00:00:00Z");
-    months_ask(folder, "{\"op\":\"tenant.list\"}");
-    sql(folder, "UPDATE book SET zone = 540");
+    months_ask(folder, "{\"op\":\"ledger.zone\",\"zone\":\"+09:00\"}");
     months_ask(folder,
                "{\"op\":\"tenant.create\",\"name\":\"acme\",\"currency\":\"JPY\",\"credit\":\"5000\"}");
     months_ask(folder,
@@ -170,6 +168,6 @@ void months_make(const char *folder) {
     months_ask(folder,
                "{\"op\":\"tenant.credit\",\"name\":\"acme\",\"amount\":\"100\",\"payment\":\"topup\"}");
     requests(folder, 600, "2024-02-15T01:00:00Z");
-    gifts(folder);
+    transfers(folder);
     requests(folder, 300, "2024-03-02T12:00:00Z");
 }

@@ -12,8 +12,12 @@ void months_at(const char *time); /* "2024-01-10T12:00:00Z" */
 /* Run an operation; ends the program where that fails. The answer lives until the next one. */
 const char *months_ask(const char *folder, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* January to March 2024, in Tokyo's zone: three tenants (acme, prepaid, JPY; euro, EUR; idle), two models, one of them with a second price from February, a reversal and a
- * credit by hand in February, one request at 2024-01-31T15:30Z, which is February in Tokyo. Months are open. */
+/* Behind the program's back, on either database (UNKAI_DB): change something; ask for one number. */
+void months_sql(const char *folder, const char *sql);
+int64_t months_number(const char *folder, const char *sql);
+
+/* January to March 2024, in Tokyo's zone: three tenants (acme, prepaid, JPY; euro, EUR; idle), two models, one of them with a second price from February, in February
+ * a reversal, a credit and charges by hand, one request at 2024-01-31T15:30Z, which is February in Tokyo. Months are open. */
 void months_make(const char *folder);
 
 #endif

@@ -32,6 +32,23 @@ static int find_end(struct store *s, struct period *p, int64_t newest, struct er
     return query_run(q, e);
 }
 
+/* A statement ends with the zone of its month; another one holds for the months after it. */
+static void zone_of(struct str statement, int64_t *zone) {
+    static const struct str name = STR(",\"zone\":");
+    int64_t value = 0;
+    size_t at = SIZE_MAX;
+    for (size_t i = statement.n > 40 ? statement.n - 40 : 0; (i = str_find(statement, name, i)) != SIZE_MAX;
+         i++)
+        at = i;
+    if (at == SIZE_MAX)
+        return;
+    const char *p = statement.p + at + name.n, *end = statement.p + statement.n;
+    bool negative = p < end && *p == '-';
+    for (p += negative; p < end && *p >= '0' && *p <= '9' && value < 10000; p++)
+        value = value * 10 + (*p - '0');
+    *zone = negative ? -value : value;
+}
+
 int period_find(struct store *s, struct str month, struct period *out, struct error *e) {
     struct query *q;
     int64_t newest;
@@ -39,7 +56,7 @@ int period_find(struct store *s, struct str month, struct period *out, struct er
     int rc = read_head(s, &newest, &out->zone, e);
     if (rc != 0 ||
         (rc = store_query(s, &q,
-                          "SELECT id, month, first_seq, last_seq, closed FROM period"
+                          "SELECT id, month, first_seq, last_seq, closed, statement FROM period"
                           " WHERE CASE WHEN $1 = '' THEN closed = 0 ELSE month = $1 END ORDER BY id LIMIT 1",
                           e)) != 0)
         return rc;
@@ -53,6 +70,8 @@ int period_find(struct store *s, struct str month, struct period *out, struct er
     out->first_seq = query_column_int(q, 2);
     out->last_seq = query_column_int(q, 3);
     out->closed = query_column_int(q, 4);
+    if (out->closed != 0)
+        zone_of(query_column_text(q, 5), &out->zone);
     if ((rc = query_run(q, e)) != 0)
         return rc;
     month_bounds(out->month, out->zone, &out->from, &out->to);
