@@ -24,6 +24,7 @@ const struct command cli_commands[] = {
     {"usage", "what tenants used and were charged", cmd_usage},
     {"owner", "what the machines and a token cost, and when they are paid back", cmd_owner},
     {"ledger", "the transfers, and the proof that they add up", cmd_ledger},
+    {"admin", "who may administer the cloud, and what was changed", cmd_admin},
     {"close", "end a month, and sign what it came to", cmd_close},
     {"invoice", "invoices, their parties and tax rules", cmd_invoice},
     {"db", "where the books are, copies of them", cmd_db},

@@ -61,6 +61,7 @@ int cli_model_path(char *out, size_t size, const char *name, struct error *e);
 /* Read a whole stream or file ("-" is standard input), at most `most` bytes. */
 int cli_read(struct buf *out, const char *path, size_t most, struct error *e);
 
+int cmd_admin(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_close(int argc, char **argv);
 int cmd_export(int argc, char **argv);

@@ -11,6 +11,12 @@ enum {
     ATTEMPT_WAYS = 4
 };
 
+/* The last sources that a key was used from. */
+struct seen {
+    struct address from[4];
+    uint8_t next;
+};
+
 struct attempts {
     uint64_t secret[2]; /* drawn at the start, so that nobody knows which addresses share a set */
     struct attempt {

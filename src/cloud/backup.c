@@ -149,8 +149,8 @@ static int migrate(struct cloud *c, const struct json *args, struct buf *out, st
 }
 
 const struct operation_row backup_operations[] = {
-    {"db.backup", backup, true},
-    {"db.migrate", migrate, false},
+    {"db.backup", backup, OPERATION_READS_LONG},
+    {"db.migrate", migrate, OPERATION_READS},
     {NULL},
 };
 

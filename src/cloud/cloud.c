@@ -81,6 +81,8 @@ static int open_books(struct cloud *c, struct error *e) {
         rc = recover_open(c, e);
     if (rc == 0)
         rc = limit_load(c, e);
+    if (rc == 0)
+        rc = access_load(c, e);
     if (rc != 0 && !elsewhere)
         error_prefix(e, "%.200s: ", c->folder);
     return rc;
@@ -125,6 +127,7 @@ void cloud_close(struct cloud *c) {
     memory_free(c);
     for (struct answer *a; (a = cloud_take_answer(c)) != NULL;)
         answer_free(a);
+    access_free(c);
     if (c->lock_file >= 0)
         close(c->lock_file);
     pthread_mutex_destroy(&c->lock);
@@ -136,7 +139,7 @@ void cloud_close(struct cloud *c) {
 /* ---- who ---- */
 
 static bool valid(const struct key *k) {
-    return !k->revoked && (k->expires == 0 || clock_wall_ns() < k->expires);
+    return !k->revoked && k->tenant->archived == 0 && (k->expires == 0 || clock_wall_ns() < k->expires);
 }
 
 static struct key *find_key(struct cloud *c, const struct hash *hash) {
@@ -147,22 +150,20 @@ static struct key *find_key(struct cloud *c, const struct hash *hash) {
     return NULL;
 }
 
-static bool seen_from(const struct key *k, const struct address *source) {
+static bool seen_from(const struct seen *s, const struct address *source) {
     bool seen = false;
-    for (size_t i = 0; i < sizeof k->seen / sizeof *k->seen; i++)
-        seen = seen || memcmp(&k->seen[i], source, sizeof *source) == 0;
+    for (size_t i = 0; s != NULL && i < sizeof s->from / sizeof *s->from; i++)
+        seen = seen || memcmp(&s->from[i], source, sizeof *source) == 0;
     return seen;
 }
 
-/* Under the lock. Where too many failed, a key that is new there is refused whether it is valid or not, so that a guess tells nothing; one that was used from there
- * before goes on, so that nobody is locked out by a neighbour. k: NULL, none. */
-static int admit_key(struct cloud *c, struct key *k, const struct address *from, struct error *e) {
+int cloud_admit_attempt(struct cloud *c, struct seen *key, const struct address *from, struct error *e) {
     struct address source = attempt_source(from);
     char text[ADDRESS_TEXT_BYTES], again[DURATION_BYTES];
     int64_t now = clock_mono_ns();
-    bool seen = k != NULL && seen_from(k, &source);
+    bool seen = seen_from(key, &source);
     int64_t wait = seen ? 0 : attempts_wait(&c->attempts, from, now);
-    c->stats.refused_auth += k == NULL || wait > 0;
+    c->stats.refused_auth += key == NULL || wait > 0;
     if (wait > 0) {
         address_write(from, text);
         duration_write(again, wait);
@@ -171,15 +172,15 @@ static int admit_key(struct cloud *c, struct key *k, const struct address *from,
             e->wait_ns = wait;
         return ERR_BUSY;
     }
-    if (k == NULL) {
+    if (key == NULL) {
         attempts_failed(&c->attempts, from, now);
-        return error_set(e, ERR_AUTH, "this is no valid key; unkai key create makes one");
+        return error_set(e, ERR_AUTH, "this is no valid key");
     }
     if (!seen && address_known(from)) {
-        k->seen[k->next_seen] = source;
-        k->next_seen = (uint8_t)((k->next_seen + 1) % (sizeof k->seen / sizeof *k->seen));
+        key->from[key->next] = source;
+        key->next = (uint8_t)((key->next + 1) % (sizeof key->from / sizeof *key->from));
     }
-    return limits_check_address(&k->tenant->limited, &k->limited, from, e);
+    return 0;
 }
 
 int cloud_authenticate(struct cloud *c, struct str token, const struct address *from, struct identity *out,
@@ -189,7 +190,9 @@ int cloud_authenticate(struct cloud *c, struct str token, const struct address *
                                  token.n <= 256 ? token : STR(""));
     pthread_mutex_lock(&c->lock);
     struct key *k = find_key(c, &hash);
-    int rc = admit_key(c, k, from, e);
+    int rc = cloud_admit_attempt(c, k != NULL ? &k->seen : NULL, from, e);
+    if (rc == 0)
+        rc = limits_check_address(&k->tenant->limited, &k->limited, from, e);
     if (rc == 0) {
         *out = (struct identity){
             .tenant = k->tenant->id, .key = k->id, .account = (uint64_t)k->tenant->id, .weight = 1};

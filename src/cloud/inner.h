@@ -30,6 +30,7 @@ struct tenant {
         held; /* what the ledger says once all that is queued is written; set aside for running requests */
     int64_t remainder;      /* 10^-21, below 10^12: charged with a later request */
     int64_t max_concurrent; /* unless a limit says otherwise */
+    int64_t created, archived /* 0: it is not */;
     struct limited limited;
     amount line; /* how far below zero the balance may go */
     bool closed;
@@ -69,8 +70,7 @@ struct key {
     bool revoked;
     int64_t expires; /* 0: never */
     struct limited limited;
-    struct address seen[4]; /* the last sources that it was used from */
-    uint8_t next_seen;
+    struct seen seen;
     struct key *next, *next_numbered; /* of the same bucket */
 };
 
@@ -179,14 +179,21 @@ struct cloud {
     struct control *control;
     struct courier *courier; /* under the lock; NULL: nobody sends webhooks */
     struct answer *answers;  /* that nobody has taken back yet */
+    struct access *access;   /* of access.c */
 };
 
+/* What an operation does to the books, and who must know. */
+enum operation_kind {
+    OPERATION_CHANGES,    /* it is audited */
+    OPERATION_READS_LONG, /* it runs on its caller's thread, and itself calls the writer for a piece at a time */
+    OPERATION_READS
+};
 /* An operation behind the commands, and its name in the table in admin.c. */
 struct operation_row {
     const char *name;
+    /* args: the whole request. Appends one JSON value. An error names the argument that is wrong. */
     int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
-    bool
-        pieces; /* it reads for long: runs on its caller's thread, and itself calls the writer for a piece at a time */
+    enum operation_kind kind;
 };
 
 /* ---- cloud.c ---- */
@@ -251,12 +258,26 @@ int usage_add(struct usage_sum *sum, const struct usage_record *u, struct error 
 /* Add to the day's row of the ledger's period. */
 int usage_write(struct ledger *l, int64_t tenant, const struct usage_sum *sum, int64_t at, struct error *e);
 
+/* ---- cloud.c: for every kind of key, under the lock ---- */
+/* key: where the valid key that was given was used from; NULL: it was none. ERR_AUTH; ERR_BUSY: where too many failed, a key that is new there is refused whether it is
+ * valid or not, so that a guess tells nothing; one that was used from there before goes on, so that nobody is locked out by a neighbour. */
+int cloud_admit_attempt(struct cloud *c, struct seen *key, const struct address *from, struct error *e);
+
+/* ---- access.c ---- */
+struct actor;
+int access_load(struct cloud *c, struct error *e); /* again: what another node changed */
+void access_free(struct cloud *c);
+/* On the writer's thread, in its transaction: whether the actor's key is still valid; what it did. */
+int access_check(struct cloud *c, const struct actor *who, struct error *e);
+int access_audit(struct cloud *c, const struct actor *who, const struct json *request, const char *outcome,
+                 struct error *e);
+
 /* ---- admin.c: the operations behind the commands ---- */
 /* The operations of a room above, before the first is run; the same table again changes nothing. A row whose name is NULL ends it. */
 void admin_add(const struct operation_row *rows);
 /* For an operation that is a part of another, in the same transaction; NULL: there is none. */
 const struct operation_row *admin_find(struct str name);
-/* request: {"op": "tenant.create", ...}. Appends one JSON value. */
+/* request: {"op": "tenant.create", ...}, of a command on this machine. Appends one JSON value. */
 /* A list as a JSON array, whether it came as one or as text with commas: of texts, or of whole numbers where `numbers`. */
 int args_list(const struct json *v, const char *name, bool numbers, struct buf *array, struct error *e);
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);

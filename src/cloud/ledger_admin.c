@@ -484,10 +484,16 @@ static int ledger_op_zone(struct cloud *c, const struct json *args, struct buf *
 }
 
 const struct operation_row ledger_operations[] = {
-    {"ledger.transfer", ledger_op_transfer, false}, {"ledger.post", ledger_op_post, false},
-    {"ledger.void", ledger_op_void, false},         {"ledger.reverse", ledger_op_reverse, false},
-    {"ledger.account", ledger_op_account, false},   {"ledger.accounts", ledger_op_accounts, false},
-    {"ledger.balance", ledger_op_balance, false},   {"ledger.list", ledger_op_list, false},
-    {"ledger.show", ledger_op_show, false},         {"ledger.zone", ledger_op_zone, false},
-    {"ledger.verify", report_verify, false},        {NULL},
+    {"ledger.transfer", ledger_op_transfer},
+    {"ledger.post", ledger_op_post},
+    {"ledger.void", ledger_op_void},
+    {"ledger.reverse", ledger_op_reverse},
+    {"ledger.account", ledger_op_account},
+    {"ledger.accounts", ledger_op_accounts, OPERATION_READS},
+    {"ledger.balance", ledger_op_balance, OPERATION_READS},
+    {"ledger.list", ledger_op_list, OPERATION_READS},
+    {"ledger.show", ledger_op_show, OPERATION_READS},
+    {"ledger.zone", ledger_op_zone},
+    {"ledger.verify", report_verify, OPERATION_READS},
+    {NULL},
 };

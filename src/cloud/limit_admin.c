@@ -466,7 +466,7 @@ static int limit_set(struct cloud *c, const struct json *args, struct buf *out, 
 }
 
 const struct operation_row limit_operations[] = {
-    {"limit.show", limit_show, false},
-    {"limit.set", limit_set, false},
+    {"limit.show", limit_show, OPERATION_READS},
+    {"limit.set", limit_set},
     {NULL},
 };

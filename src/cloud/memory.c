@@ -64,8 +64,7 @@ static int load_tenants(struct cloud *c, struct error *e) {
     int rc =
         store_query(c->store, &q,
                     "SELECT t.id, t.account, t.name, t.currency, t.max_concurrent, a.balance, a.remainder,"
-                    " a.pending_debit,"
-                    " a.line, a.flags"
+                    " a.pending_debit, a.line, a.flags, t.created, t.archived"
                     " FROM tenant t JOIN account a ON a.id = t.account ORDER BY t.id",
                     e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
@@ -76,7 +75,9 @@ static int load_tenants(struct cloud *c, struct error *e) {
                            .remainder = query_column_int(q, 6),
                            .held = query_column_int(q, 7),
                            .line = query_column_int(q, 8),
-                           .closed = (query_column_int(q, 9) & ACCOUNT_CLOSED) != 0};
+                           .closed = (query_column_int(q, 9) & ACCOUNT_CLOSED) != 0,
+                           .created = query_column_int(q, 10),
+                           .archived = query_column_int(q, 11)};
         copy_text(t.name, sizeof t.name, query_column_text(q, 2));
         copy_text(t.currency, sizeof t.currency, query_column_text(q, 3));
         rc = memory_add_tenant(c, &t, e);

@@ -355,7 +355,6 @@ static int price_rates(struct cloud *c, const struct json *args, struct buf *out
 }
 
 const struct operation_row price_operations[] = {
-    {"price.set", price_set, false},       {"price.list", price_list, false},
-    {"price.import", price_import, false}, {"price.rate", price_rate, false},
-    {"price.rates", price_rates, false},   {NULL},
+    {"price.set", price_set},   {"price.list", price_list, OPERATION_READS},   {"price.import", price_import},
+    {"price.rate", price_rate}, {"price.rates", price_rates, OPERATION_READS}, {NULL},
 };

@@ -318,10 +318,10 @@ static int webhook_deliveries(struct cloud *c, const struct json *args, struct b
 }
 
 const struct operation_row webhook_operations[] = {
-    {"webhook.add", webhook_add, false},
-    {"webhook.list", webhook_list, false},
-    {"webhook.remove", webhook_remove, false},
-    {"webhook.test", webhook_test, false},
-    {"webhook.deliveries", webhook_deliveries, false},
+    {"webhook.add", webhook_add},
+    {"webhook.list", webhook_list, OPERATION_READS},
+    {"webhook.remove", webhook_remove},
+    {"webhook.test", webhook_test},
+    {"webhook.deliveries", webhook_deliveries, OPERATION_READS},
     {NULL},
 };

@@ -6,10 +6,14 @@
 
 void owner_operations(void) {
     static const struct operation_row rows[] = {
-        {"owner.report", report_owner},     {"owner.asset.add", asset_add},
-        {"owner.asset.list", asset_list},   {"owner.asset.retire", asset_retire},
-        {"owner.expense.add", expense_add}, {"owner.expense.list", expense_list},
-        {"owner.expense.end", expense_end}, {NULL},
+        {"owner.report", report_owner, OPERATION_READS},
+        {"owner.asset.add", asset_add},
+        {"owner.asset.list", asset_list, OPERATION_READS},
+        {"owner.asset.retire", asset_retire},
+        {"owner.expense.add", expense_add},
+        {"owner.expense.list", expense_list, OPERATION_READS},
+        {"owner.expense.end", expense_end},
+        {NULL},
     };
     admin_add(rows);
 }

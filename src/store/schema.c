@@ -124,9 +124,10 @@ const char *const schema_migrations[] = {
     "CREATE TABLE chip_time (at INTEGER NOT NULL, available_ns INTEGER NOT NULL, busy_ns INTEGER NOT NULL,"
     " energy_uj INTEGER NOT NULL, measured_ns INTEGER NOT NULL, PRIMARY KEY (at)) STRICT, WITHOUT ROWID;"
     /* Administration. */
+    "ALTER TABLE tenant ADD COLUMN archived INTEGER NOT NULL DEFAULT 0;" /* when; 0: it is not */
     "CREATE TABLE admin_key (id INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash BLOB NOT "
     "NULL UNIQUE,"
-    " created INTEGER NOT NULL, revoked INTEGER NOT NULL) STRICT;"
+    " created INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL) STRICT;"
     "CREATE TABLE audit (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL, role TEXT NOT "
     "NULL,"
     " operation TEXT NOT NULL, target TEXT NOT NULL, request TEXT NOT NULL, outcome TEXT NOT NULL) STRICT;"

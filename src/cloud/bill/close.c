@@ -448,7 +448,10 @@ static int close_verify(struct cloud *c, const struct json *args, struct buf *ou
 }
 
 const struct operation_row close_operations[] = {
-    {"close", close_month, false},     {"close.show", close_show, false},
-    {"close.list", close_list, false}, {"close.verify", close_verify, true},
-    {"close.key", close_key, false},   {NULL},
+    {"close", close_month},
+    {"close.show", close_show, OPERATION_READS},
+    {"close.list", close_list, OPERATION_READS},
+    {"close.verify", close_verify, OPERATION_READS_LONG},
+    {"close.key", close_key},
+    {NULL},
 };

@@ -104,4 +104,4 @@ static int export_events(struct cloud *c, const struct json *args, struct buf *o
     return rc;
 }
 
-const struct operation_row events_operations[] = {{"export.events", export_events, false}, {NULL}};
+const struct operation_row events_operations[] = {{"export.events", export_events, OPERATION_READS}, {NULL}};

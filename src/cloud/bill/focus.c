@@ -424,4 +424,4 @@ static int export_focus(struct cloud *c, const struct json *args, struct buf *ou
     return rc;
 }
 
-const struct operation_row focus_operations[] = {{"export.focus", export_focus, false}, {NULL}};
+const struct operation_row focus_operations[] = {{"export.focus", export_focus, OPERATION_READS}, {NULL}};

@@ -567,11 +567,11 @@ static int invoice_verify(struct cloud *c, const struct json *args, struct buf *
 }
 
 const struct operation_row invoice_operations[] = {
-    {"invoice.create", invoice_create, false},
-    {"invoice.draft", invoice_draft, false},
-    {"invoice.cancel", invoice_cancel, false},
-    {"invoice.list", invoice_list, false},
-    {"invoice.show", invoice_show, false},
-    {"invoice.verify", invoice_verify, false},
+    {"invoice.create", invoice_create},
+    {"invoice.draft", invoice_draft, OPERATION_READS},
+    {"invoice.cancel", invoice_cancel},
+    {"invoice.list", invoice_list, OPERATION_READS},
+    {"invoice.show", invoice_show, OPERATION_READS},
+    {"invoice.verify", invoice_verify, OPERATION_READS},
     {NULL},
 };

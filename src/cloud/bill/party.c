@@ -158,8 +158,8 @@ static int party_rules(struct cloud *c, const struct json *args, struct buf *out
 }
 
 const struct operation_row party_operations[] = {
-    {"invoice.party", party_tenant, false},
-    {"invoice.issuer", party_issuer, false},
-    {"invoice.rules", party_rules, false},
+    {"invoice.party", party_tenant},
+    {"invoice.issuer", party_issuer},
+    {"invoice.rules", party_rules, OPERATION_READS},
     {NULL},
 };
