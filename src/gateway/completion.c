@@ -1,5 +1,5 @@
 /* The first half of a completion's life: receive, prepare, admit, submit. delivery.c is the other. All of it is the loop's thread, but for
- * completion_prepare. */
+ * prepare_aside. */
 #include "gateway/completion.h"
 
 #include "base/clock.h"
@@ -47,6 +47,8 @@ static bool key_ok(struct str key) {
     return ok;
 }
 
+static const struct answerer answerer;
+
 void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
                         const struct identity *who, const struct address *from, bool chat) {
     struct error e = {0};
@@ -69,6 +71,7 @@ void completion_receive(struct gateway *g, struct exchange *x, const struct http
         respond_error(g, x, &e, STR(""));
         return;
     }
+    c->answerer = &answerer;
     c->gateway = g;
     c->x = x;
     c->dialect = chat ? &openai_chat : &openai_completion;
@@ -134,7 +137,8 @@ void completion_give_up(struct completion *c, const struct error *e) {
         completion_abort(c);
 }
 
-void completion_body(struct completion *c, struct str piece) {
+static void take_body(void *completion, struct str piece) {
+    struct completion *c = completion;
     struct error e;
     buf_str(&c->body, piece);
     if (c->body.failed && !c->failed) {
@@ -143,7 +147,8 @@ void completion_body(struct completion *c, struct str piece) {
     }
 }
 
-void completion_body_end(struct completion *c) {
+static void end_body(void *completion) {
+    struct completion *c = completion;
     if (c->failed)
         return;
     c->preparing = true;
@@ -151,9 +156,12 @@ void completion_body_end(struct completion *c) {
         worker_put(c->gateway->worker, c);
         return;
     }
-    completion_prepare(c);
-    completion_prepared(c);
+    completion_worker.run(c);
+    completion_worker.done(c);
 }
+
+static const struct answerer answerer = {take_body, end_body, completion_broken, completion_taken,
+                                         completion_closed};
 
 /* ---- prepare ------------------------------------------------------------------------------------------------------ */
 
@@ -237,7 +245,9 @@ static int prepare(struct completion *c, struct error *e) {
     return rc != 0 ? rc : fit_context(c, longest, e);
 }
 
-void completion_prepare(struct completion *c) {
+/* On the worker's thread or the loop's: parse, find the model, encode. Touches nothing but c. */
+static void prepare_aside(void *completion) {
+    struct completion *c = completion;
     c->prepared = prepare(c, &c->error);
 }
 
@@ -350,7 +360,8 @@ void completion_start(struct completion *c) {
         completion_fail(c, &c->error);
 }
 
-void completion_prepared(struct completion *c) {
+static void prepared(void *completion) {
+    struct completion *c = completion;
     c->preparing = false;
     if (c->closed) {
         completion_end(c);
@@ -361,6 +372,8 @@ void completion_prepared(struct completion *c) {
     else
         completion_start(c);
 }
+
+const struct worker_kind completion_worker = {prepare_aside, prepared};
 
 void completion_prompt_text(const struct choice *ch, struct buf *out) {
     const struct completion *c = ch->completion;

@@ -46,6 +46,7 @@ struct emission {
 struct dialect;
 
 struct completion {
+    const struct answerer *answerer; /* first */
     struct gateway *gateway;
     struct exchange *x; /* NULL when it has closed */
     const struct dialect *dialect;
@@ -103,6 +104,11 @@ struct dialect {
 extern const struct dialect openai_chat, openai_completion;
 
 /* ---- between completion.c and delivery.c ---- */
+
+/* Of the answerer. */
+void completion_taken(void *completion, uint64_t mark);
+void completion_broken(void *completion);
+void completion_closed(void *completion, bool complete);
 
 /* The request ends with an error: as a status while that is possible, else as the stream's last event. Once. */
 void completion_fail(struct completion *c, const struct error *e);

@@ -178,7 +178,8 @@ uint64_t completion_cached(const struct completion *c) {
     return n < c->prompt_tokens ? n : c->prompt_tokens;
 }
 
-void completion_taken(struct completion *c, uint64_t mark) {
+void completion_taken(void *completion, uint64_t mark) {
+    struct completion *c = completion;
     if (c->hold == NULL) {
         once_replay(c);
         return;
@@ -373,11 +374,12 @@ void completion_abort(struct completion *c) {
         exchange_abort(c->x);
 }
 
-void completion_broken(struct completion *c) {
-    c->failed = true;
+void completion_broken(void *completion) {
+    ((struct completion *)completion)->failed = true;
 }
 
-void completion_closed(struct completion *c, bool complete) {
+void completion_closed(void *completion, bool complete) {
+    struct completion *c = completion;
     c->x = NULL;
     c->complete = complete;
     if (!complete && once_goes_on(c))

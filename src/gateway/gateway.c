@@ -10,29 +10,35 @@ static void on_head(void *context, struct exchange *x, const struct http_head *h
     route_request(context, x, head);
 }
 
+/* NULL: it was answered at once. */
+static const struct answerer *answerer_of(const struct exchange *x) {
+    const struct answerer *const *user = exchange_user(x);
+    return user != NULL ? *user : NULL;
+}
+
 static void on_body(void *context, struct exchange *x, struct str piece) {
-    if (exchange_user(x) != NULL)
-        completion_body(exchange_user(x), piece);
+    if (answerer_of(x) != NULL)
+        answerer_of(x)->body(exchange_user(x), piece);
 }
 
 static void on_end(void *context, struct exchange *x) {
-    if (exchange_user(x) != NULL)
-        completion_body_end(exchange_user(x));
+    if (answerer_of(x) != NULL)
+        answerer_of(x)->body_end(exchange_user(x));
 }
 
 static void on_broken(void *context, struct exchange *x, int status, const char *why) {
-    if (exchange_user(x) != NULL)
-        completion_broken(exchange_user(x));
+    if (answerer_of(x) != NULL)
+        answerer_of(x)->broken(exchange_user(x));
     respond_status(context, x, status, status == 408 ? "timeout" : "bad_request", why, STR(""));
 }
 
 static void on_taken(void *context, struct exchange *x, uint64_t mark) {
-    completion_taken(exchange_user(x), mark);
+    answerer_of(x)->taken(exchange_user(x), mark);
 }
 
 static void on_closed(void *context, struct exchange *x, bool complete) {
-    if (exchange_user(x) != NULL)
-        completion_closed(exchange_user(x), complete);
+    if (answerer_of(x) != NULL)
+        answerer_of(x)->closed(exchange_user(x), complete);
 }
 
 static void read_letters(struct gateway *g) {
@@ -90,8 +96,7 @@ static void go_on(struct gateway *g) {
 static void on_wake(void *context) {
     struct gateway *g = context;
     read_letters(g);
-    for (struct completion *c; (c = worker_done(g->worker)) != NULL;)
-        completion_prepared(c);
+    worker_done(g->worker);
     if (atomic_exchange(&g->durable, false)) {
         once_answers(g);
         go_on(g);
@@ -117,8 +122,7 @@ int gateway_create(struct gateway **out, const struct gateway_options *o, struct
     g->cloud = cloud;
     g->created = clock_wall_ns() / 1000000000;
     inbox_create(&g->inbox);
-    struct http_options http = {.host = o->host,
-                                .port = o->port,
+    struct http_options http = {.door = {{o->host, o->port}},
                                 .max_connections = o->max_connections,
                                 .max_header = GATEWAY_MAX_HEADER,
                                 .client_timeout_ns = o->client_timeout_ns};
@@ -128,7 +132,7 @@ int gateway_create(struct gateway **out, const struct gateway_options *o, struct
     if (rc == 0)
         rc = http_create(&g->http, &http, &handler, g, e);
     if (rc == 0)
-        rc = worker_create(&g->worker, g->http, e);
+        rc = worker_create(&g->worker, g->http, &completion_worker, e);
     if (rc != 0) {
         gateway_free(g);
         return rc;
@@ -138,11 +142,11 @@ int gateway_create(struct gateway **out, const struct gateway_options *o, struct
 }
 
 uint16_t gateway_port(const struct gateway *g) {
-    return http_port(g->http);
+    return http_port(g->http, 0);
 }
 
 bool gateway_loopback(const struct gateway *g) {
-    return http_loopback(g->http);
+    return http_loopback(g->http, 0);
 }
 
 int gateway_run(struct gateway *g, struct error *e) {
@@ -177,8 +181,6 @@ void gateway_free(struct gateway *g) {
         read_letters(g);
     worker_stop(g->worker); /* it wakes the loop, so it ends first */
     http_free(g->http);     /* closes every exchange */
-    for (struct completion *c; g->worker != NULL && (c = worker_done(g->worker)) != NULL;)
-        completion_prepared(c);
     worker_free(g->worker);
     once_free_all(g);
     metrics_free(&g->metrics);

@@ -18,12 +18,14 @@ struct exchange;
 struct http_head {
     struct str method;        /* "GET" */
     struct str path;          /* as sent: percent-encoded, without the query; empty when there is none */
+    struct str query;         /* what follows the path's ?, as sent */
     struct str authorization; /* the header's value, or empty */
     struct str forwarded;     /* all values of X-Forwarded-For, or empty */
     struct address peer;      /* of the other end of the connection */
     struct str idempotency;   /* the value of Idempotency-Key, cut off at 512 bytes; p is NULL without */
     int64_t length;           /* Content-Length; 0 without a body; -1: chunked */
     bool coded;               /* the body is compressed, or otherwise not itself (Content-Encoding) */
+    uint32_t door;            /* through which it came */
 };
 
 struct http_handler {
@@ -41,9 +43,13 @@ struct http_handler {
     void (*on_tick)(void *context); /* about ten times a second */
 };
 
-struct http_options {
-    const char *host; /* an IPv4 or IPv6 address or a name */
+enum { HTTP_DOORS = 2 };
+struct http_door {
+    const char *host; /* an IPv4 or IPv6 address or a name; NULL: there is no such door */
     uint16_t port;    /* 0: any free one; http_port tells */
+};
+struct http_options {
+    struct http_door door[HTTP_DOORS]; /* where to listen */
     uint32_t max_connections;
     size_t max_header;         /* bytes of request line and headers */
     int64_t client_timeout_ns; /* without progress: in a head, in a body, in taking a response, or idle */
@@ -52,8 +58,8 @@ struct http_options {
 /* Bind and listen. */
 int http_create(struct http **out, const struct http_options *o, const struct http_handler *handler,
                 void *context, struct error *e);
-uint16_t http_port(const struct http *h);
-bool http_loopback(const struct http *h); /* listening on nothing but loopback */
+uint16_t http_port(const struct http *h, uint32_t door);
+bool http_loopback(const struct http *h, uint32_t door); /* listening on nothing but loopback */
 /* Serve until http_quit. */
 int http_loop(struct http *h, struct error *e);
 void http_quit(struct http *h);

@@ -109,14 +109,16 @@ static int on_header_value(http_parser *p, const char *at, size_t n) {
     return 0;
 }
 
-/* The target without its query; a proxy may send a whole URI (RFC 9112, 3.2.2). */
-static struct str path_of(const struct exchange *c) {
+/* The target's parts; a proxy may send a whole URI (RFC 9112, 3.2.2). */
+static void split_target(const struct exchange *c, struct http_head *head) {
     struct http_parser_url url;
     http_parser_url_init(&url);
-    if (http_parser_parse_url(c->head.p, c->target, c->parser.method == HTTP_CONNECT, &url) != 0 ||
-        !(url.field_set & 1 << UF_PATH))
-        return STR("");
-    return (struct str){c->head.p + url.field_data[UF_PATH].off, url.field_data[UF_PATH].len};
+    if (http_parser_parse_url(c->head.p, c->target, c->parser.method == HTTP_CONNECT, &url) != 0)
+        return;
+    if (url.field_set & 1 << UF_PATH)
+        head->path = (struct str){c->head.p + url.field_data[UF_PATH].off, url.field_data[UF_PATH].len};
+    if (url.field_set & 1 << UF_QUERY)
+        head->query = (struct str){c->head.p + url.field_data[UF_QUERY].off, url.field_data[UF_QUERY].len};
 }
 
 static int on_headers_complete(http_parser *p) {
@@ -132,7 +134,7 @@ static int on_headers_complete(http_parser *p) {
         key->n--;
     struct http_head head = {
         .method = str_from(http_method_str(p->method)),
-        .path = path_of(c),
+        .door = c->door,
         .coded = c->coded,
         .authorization = {c->head.p + c->target, c->head.n - c->target},
         .forwarded = buf_view(&c->forwarded),
@@ -143,6 +145,7 @@ static int on_headers_complete(http_parser *p) {
                   : p->flags & F_CONTENTLENGTH ? (int64_t)p->content_length
                                                : 0,
     };
+    split_target(c, &head);
     if (c->head.failed || c->forwarded.failed || key->failed || head.length < -1)
         return -1;
     c->headless = p->method == HTTP_HEAD;
@@ -215,13 +218,14 @@ static void set_interest(struct exchange *c) {
         c->interest = wanted;
 }
 
-struct exchange *connection_open(struct http *h, int fd, const struct address *peer) {
+struct exchange *connection_open(struct http *h, int fd, uint32_t door, const struct address *peer) {
     struct exchange *c = calloc(1, sizeof *c);
     if (c == NULL)
         return NULL;
     c->http = h;
     c->fd = fd;
     c->peer = *peer;
+    c->door = door;
     c->since = c->progress = h->now;
     c->interest = EPOLLIN | EPOLLRDHUP;
     c->head.limit = h->options.max_header;

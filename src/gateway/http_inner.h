@@ -27,6 +27,7 @@ struct word {
 struct exchange {
     struct http *http;
     int fd;
+    uint32_t door;
     uint32_t place;    /* in http->connection */
     uint32_t interest; /* epoll's events now */
     struct exchange *next_dirty, *next_dead;
@@ -67,10 +68,10 @@ struct http {
     const struct http_handler *handler;
     void *context;
     struct http_options options;
-    int epoll, listener, wake,
+    int epoll, listener[HTTP_DOORS], wake,
         spare; /* spare: given up to refuse a connection when descriptors have run out */
-    uint16_t port;
-    bool loopback, draining;
+    uint16_t port[HTTP_DOORS];
+    bool loopback[HTTP_DOORS], draining;
     atomic_bool quit;
     struct exchange **connection;
     uint32_t connections;
@@ -81,7 +82,7 @@ struct http {
     char scratch[HTTP_SCRATCH];
 };
 
-struct exchange *connection_open(struct http *h, int fd, const struct address *peer);
+struct exchange *connection_open(struct http *h, int fd, uint32_t door, const struct address *peer);
 void connection_event(struct exchange *c, uint32_t events);
 void connection_flush(struct exchange *c);
 void connection_timer(struct exchange *c);

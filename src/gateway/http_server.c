@@ -34,17 +34,17 @@ union socket_address {
     struct sockaddr_in6 v6;
 };
 
-static void note_address(struct http *h, const union socket_address *a) {
+static void note_address(struct http *h, uint32_t door, const union socket_address *a) {
     if (a->any.sa_family == AF_INET) {
-        h->port = ntohs(a->v4.sin_port);
-        h->loopback = (ntohl(a->v4.sin_addr.s_addr) >> 24) == 127;
+        h->port[door] = ntohs(a->v4.sin_port);
+        h->loopback[door] = (ntohl(a->v4.sin_addr.s_addr) >> 24) == 127;
     } else {
-        h->port = ntohs(a->v6.sin6_port);
-        h->loopback = IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+        h->port[door] = ntohs(a->v6.sin6_port);
+        h->loopback[door] = IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
     }
 }
 
-static int try_listen(struct http *h, const struct addrinfo *a) {
+static int try_listen(struct http *h, uint32_t door, const struct addrinfo *a) {
     int one = 1, small = SEND_BUFFER;
     union socket_address bound = {0};
     socklen_t n = sizeof bound;
@@ -62,29 +62,32 @@ static int try_listen(struct http *h, const struct addrinfo *a) {
         errno = why;
         return -1;
     }
-    note_address(h, &bound);
+    note_address(h, door, &bound);
     return fd;
-}
-
-static int open_listener(struct http *h, struct error *e) {
-    char port[8];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list;
-    snprintf(port, sizeof port, "%u", h->options.port);
-    int rc = getaddrinfo(h->options.host, port, &hints, &list);
-    if (rc != 0)
-        return error_set(e, ERR_INVALID, "cannot listen on '%.100s': %s", h->options.host, gai_strerror(rc));
-    for (const struct addrinfo *a = list; a != NULL && h->listener < 0; a = a->ai_next)
-        h->listener = try_listen(h, a);
-    int why = errno;
-    freeaddrinfo(list);
-    if (h->listener < 0)
-        return error_set(e, ERR_IO, "cannot listen on %.100s:%s: %s", h->options.host, port, strerror(why));
-    return 0;
 }
 
 static int watch(struct http *h, int fd, void *tag) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
     return epoll_ctl(h->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+static int open_listener(struct http *h, uint32_t door, struct error *e) {
+    const struct http_door *d = &h->options.door[door];
+    char port[8];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list;
+    snprintf(port, sizeof port, "%u", d->port);
+    int rc = getaddrinfo(d->host, port, &hints, &list);
+    if (rc != 0)
+        return error_set(e, ERR_INVALID, "cannot listen on '%.100s': %s", d->host, gai_strerror(rc));
+    for (const struct addrinfo *a = list; a != NULL && h->listener[door] < 0; a = a->ai_next)
+        h->listener[door] = try_listen(h, door, a);
+    int why = errno;
+    freeaddrinfo(list);
+    if (h->listener[door] < 0)
+        return error_set(e, ERR_IO, "cannot listen on %.100s:%s: %s", d->host, port, strerror(why));
+    if (watch(h, h->listener[door], &h->listener[door]) != 0)
+        return error_set(e, ERR_IO, "cannot watch the listening socket: %s", strerror(errno));
+    return 0;
 }
 
 int http_create(struct http **out, const struct http_options *o, const struct http_handler *handler,
@@ -97,7 +100,8 @@ int http_create(struct http **out, const struct http_options *o, const struct ht
     h->options = *o;
     h->handler = handler;
     h->context = context;
-    h->listener = -1;
+    for (uint32_t i = 0; i < HTTP_DOORS; i++)
+        h->listener[i] = -1;
     h->now = clock_mono_ns();
     h->connection = calloc(o->max_connections, sizeof *h->connection);
     h->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -108,9 +112,11 @@ int http_create(struct http **out, const struct http_options *o, const struct ht
         rc = error_set(e, ERR_IO, "cannot set up the event loop: %s", strerror(errno));
         goto out;
     }
-    rc = open_listener(h, e);
-    if (rc == 0 && (watch(h, h->listener, &h->listener) != 0 || watch(h, h->wake, &h->wake) != 0))
-        rc = error_set(e, ERR_IO, "cannot watch the listening socket: %s", strerror(errno));
+    if (watch(h, h->wake, &h->wake) != 0)
+        rc = error_set(e, ERR_IO, "cannot watch the loop's own wake-up: %s", strerror(errno));
+    for (uint32_t i = 0; i < HTTP_DOORS && rc == 0; i++)
+        if (o->door[i].host != NULL)
+            rc = open_listener(h, i, e);
 out:
     if (rc != 0)
         http_free(h);
@@ -119,12 +125,12 @@ out:
     return rc;
 }
 
-uint16_t http_port(const struct http *h) {
-    return h->port;
+uint16_t http_port(const struct http *h, uint32_t door) {
+    return h->port[door];
 }
 
-bool http_loopback(const struct http *h) {
-    return h->loopback;
+bool http_loopback(const struct http *h, uint32_t door) {
+    return h->loopback[door];
 }
 
 void http_stats(const struct http *h, struct http_stats *out) {
@@ -148,9 +154,11 @@ void http_drain(struct http *h) {
     if (h->draining)
         return;
     h->draining = true;
-    epoll_ctl(h->epoll, EPOLL_CTL_DEL, h->listener, NULL);
-    close(h->listener);
-    h->listener = -1;
+    for (uint32_t i = 0; i < HTTP_DOORS; i++) {
+        if (h->listener[i] >= 0)
+            close(h->listener[i]); /* epoll forgets it */
+        h->listener[i] = -1;
+    }
     for (uint32_t i = h->connections; i-- > 0;)
         if (connection_idle(h->connection[i]))
             connection_close(h->connection[i]);
@@ -168,29 +176,29 @@ static struct address peer_of(const union socket_address *a) {
 }
 
 /* With no descriptor left, accept would fail for ever while the listener stays readable: use the spare one to take the connection and drop it. */
-static void refuse_one(struct http *h) {
+static void refuse_one(struct http *h, uint32_t door) {
     close(h->spare);
-    int fd = accept4(h->listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd = accept4(h->listener[door], NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0)
         close(fd);
     h->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     h->stats.refused++;
 }
 
-static void accept_some(struct http *h) {
+static void accept_some(struct http *h, uint32_t door) {
     for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
         union socket_address from = {0};
         socklen_t n = sizeof from;
-        int fd = accept4(h->listener, &from.any, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(h->listener[door], &from.any, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-            refuse_one(h);
+            refuse_one(h, door);
             return;
         }
         if (fd < 0)
             return;
         struct address peer = peer_of(&from);
         struct exchange *c =
-            h->connections < h->options.max_connections ? connection_open(h, fd, &peer) : NULL;
+            h->connections < h->options.max_connections ? connection_open(h, fd, door, &peer) : NULL;
         if (c == NULL) {
             close(fd);
             h->stats.refused++;
@@ -229,10 +237,13 @@ static void run_timers(struct http *h) {
 
 static void on_event(struct http *h, const struct epoll_event *event) {
     uint64_t count;
-    if (event->data.ptr == &h->listener) {
-        if (h->listener >= 0)
-            accept_some(h);
-    } else if (event->data.ptr == &h->wake) {
+    for (uint32_t i = 0; i < HTTP_DOORS; i++)
+        if (event->data.ptr == &h->listener[i]) {
+            if (h->listener[i] >= 0)
+                accept_some(h, i);
+            return;
+        }
+    if (event->data.ptr == &h->wake) {
         if (read(h->wake, &count, sizeof count) > 0)
             h->handler->on_wake(h->context);
     } else {
@@ -276,7 +287,7 @@ void http_free(struct http *h) {
         for (uint32_t i = h->connections; i-- > 0;)
             connection_close(h->connection[i]);
     bury_dead(h);
-    int fd[] = {h->epoll, h->listener, h->wake, h->spare};
+    int fd[] = {h->epoll, h->listener[0], h->listener[1], h->wake, h->spare};
     for (size_t i = 0; i < sizeof fd / sizeof *fd; i++)
         if (fd[i] >= 0)
             close(fd[i]);

@@ -92,6 +92,17 @@ void respond_status(struct gateway *g, struct exchange *x, int status, const cha
                     struct str headers);
 void respond_json(struct gateway *g, struct exchange *x, int status, struct str body);
 
+/* ---- who answers ---- */
+
+/* What an exchange's user begins with when its answer is not given at once: who is told how it goes on. http.h says when. */
+struct answerer {
+    void (*body)(void *user, struct str piece);
+    void (*body_end)(void *user);
+    void (*broken)(void *user); /* the request broke off: an error is answered in its place */
+    void (*taken)(void *user, uint64_t mark);
+    void (*closed)(void *user, bool complete);
+};
+
 /* ---- routes.c ---- */
 
 /* Where a request came from: the peer, or who a trusted proxy says it was. */
@@ -103,21 +114,14 @@ void route_request(struct gateway *g, struct exchange *x, const struct http_head
 struct completion;
 void completion_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
                         const struct identity *who, const struct address *from, bool chat);
-void completion_body(struct completion *c, struct str piece);
-void completion_body_end(struct completion *c);
-void completion_taken(struct completion *c, uint64_t mark);
-void completion_closed(struct completion *c, bool complete);
+extern const struct worker_kind completion_worker; /* long bodies are parsed and encoded aside */
 void completion_event(struct choice *to, const struct engine_event *event);
-void completion_prepared(struct completion *c); /* the worker is done with it */
 void completion_pump(struct completion *c);
 void completion_books_committed(struct gateway *g);             /* those that waited for it go on */
 struct completion *completion_next(const struct completion *c); /* of the gateway's live ones */
 void completion_abort(struct completion *c);                    /* cut the client off */
 /* What it waits for will not come: unsent bytes are dropped, and it fails. */
 void completion_give_up(struct completion *c, const struct error *e);
-void completion_broken(struct completion *c); /* the request broke off: an error is answered in its place */
-/* On the worker's thread or the loop's: parse, find the model, encode. Touches nothing but c. */
-void completion_prepare(struct completion *c);
 
 /* ---- idempotency.c ---- */
 
@@ -126,14 +130,18 @@ struct once;
 void once_answers(struct gateway *g); /* the books have found or written some */
 void once_free_all(struct gateway *g);
 
-/* ---- worker.c: long bodies are parsed and encoded aside ---- */
+/* ---- worker.c: what takes long is done aside ---- */
 
 struct worker;
-int worker_create(struct worker **out, struct http *http, struct error *e);
-void worker_stop(struct worker *w); /* when all that is queued is prepared */
-void worker_free(struct worker *w);
-void worker_put(struct worker *w, struct completion *c);
-struct completion *worker_done(struct worker *w); /* the next that is prepared, or NULL */
+struct worker_kind {
+    void (*run)(void *item);  /* on the worker's thread */
+    void (*done)(void *item); /* on the loop's thread, afterwards */
+};
+int worker_create(struct worker **out, struct http *http, const struct worker_kind *kind, struct error *e);
+void worker_stop(struct worker *w); /* when all that is queued has run */
+void worker_free(struct worker *w); /* what is not done yet is, first */
+void worker_put(struct worker *w, void *item);
+void worker_done(struct worker *w); /* for all that have run */
 
 /* ---- gateway.c ---- */
 

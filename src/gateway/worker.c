@@ -1,10 +1,10 @@
-/* One thread that parses and encodes long bodies, so that nobody's stream waits for somebody's megabytes. */
+/* One thread that does what takes long, so that nobody's stream waits for it: somebody's megabytes to parse and encode, or an operation on the books. */
 #include "gateway/inner.h"
 
 #include <stdlib.h>
 
 struct job {
-    struct completion *completion;
+    void *item;
     struct job *next;
 };
 
@@ -14,6 +14,7 @@ struct queue {
 
 struct worker {
     struct http *http;
+    const struct worker_kind *kind;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t more;
@@ -46,7 +47,7 @@ static void *work(void *arg) {
             continue;
         }
         pthread_mutex_unlock(&w->lock);
-        completion_prepare(j->completion);
+        w->kind->run(j->item);
         pthread_mutex_lock(&w->lock);
         queue_put(&w->done, j);
         http_wake(w->http);
@@ -55,45 +56,49 @@ static void *work(void *arg) {
     return NULL;
 }
 
-int worker_create(struct worker **out, struct http *http, struct error *e) {
+int worker_create(struct worker **out, struct http *http, const struct worker_kind *kind, struct error *e) {
     struct worker *w = calloc(1, sizeof *w);
     *out = NULL;
     if (w == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory for the gateway");
     w->http = http;
+    w->kind = kind;
     w->todo.end = &w->todo.first;
     w->done.end = &w->done.first;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
     if (pthread_create(&w->thread, NULL, work, w) != 0) {
         free(w);
-        return error_set(e, ERR_IO, "cannot start a thread for long requests");
+        return error_set(e, ERR_IO, "cannot start a thread of the gateway");
     }
     *out = w;
     return 0;
 }
 
-void worker_put(struct worker *w, struct completion *c) {
+void worker_put(struct worker *w, void *item) {
     struct job *j = malloc(sizeof *j);
     if (j == NULL) { /* then everybody waits */
-        completion_prepare(c);
-        completion_prepared(c);
+        w->kind->run(item);
+        w->kind->done(item);
         return;
     }
-    j->completion = c;
+    j->item = item;
     pthread_mutex_lock(&w->lock);
     queue_put(&w->todo, j);
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
 }
 
-struct completion *worker_done(struct worker *w) {
-    pthread_mutex_lock(&w->lock);
-    struct job *j = queue_take(&w->done);
-    pthread_mutex_unlock(&w->lock);
-    struct completion *c = j != NULL ? j->completion : NULL;
-    free(j);
-    return c;
+void worker_done(struct worker *w) {
+    for (;;) {
+        pthread_mutex_lock(&w->lock);
+        struct job *j = queue_take(&w->done);
+        pthread_mutex_unlock(&w->lock);
+        if (j == NULL)
+            return;
+        w->kind->done(j->item);
+        free(j);
+    }
 }
 
 void worker_stop(struct worker *w) {
@@ -109,6 +114,7 @@ void worker_stop(struct worker *w) {
 void worker_free(struct worker *w) {
     if (w == NULL)
         return;
+    worker_done(w);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->more);
     free(w);
