@@ -15,7 +15,7 @@
 
 struct serve {
     struct option_list models;
-    const char *listen, *kernels, *kv, *kv_spill, *proxies;
+    const char *listen, *admin_listen, *kernels, *kv, *kv_spill, *proxies;
     struct network proxy[64];
     bool webhooks_within;
     size_t proxies_n;
@@ -57,20 +57,21 @@ static int serve(struct serve *s, struct error *e) {
 }
 
 /* HOST:PORT, [IPv6]:PORT. */
-static int split_listen(const char *listen, char *host, size_t size, uint16_t *port, struct error *e) {
+static int split_listen(const char *option, const char *listen, char *host, size_t size, uint16_t *port,
+                        struct error *e) {
     const char *colon = strrchr(listen, ':');
     char *end;
     long p = colon != NULL ? strtol(colon + 1, &end, 10) : -1;
     if (p < 0 || p > 65535 || end == colon + 1 || *end != 0)
-        return error_set(e, ERR_INVALID, "--listen wants HOST:PORT, not '%.100s'", listen);
+        return error_set(e, ERR_INVALID, "%s wants HOST:PORT, not '%.100s'", option, listen);
     size_t n = (size_t)(colon - listen);
     if (n >= 2 && listen[0] == '[' && listen[n - 1] == ']') {
         listen++;
         n -= 2;
     }
     if (n == 0 || n >= size)
-        return error_set(e, ERR_INVALID,
-                         "--listen wants a host before the port; 127.0.0.1 is this machine alone");
+        return error_set(e, ERR_INVALID, "%s wants a host before the port; 127.0.0.1 is this machine alone",
+                         option);
     memcpy(host, listen, n);
     host[n] = 0;
     *port = (uint16_t)p;
@@ -144,8 +145,8 @@ static int read_proxies(struct serve *s, struct error *e) {
 }
 
 static int set_up(struct serve *s, struct error *e) {
-    char host[256], folder[4096];
-    uint16_t port = 0;
+    char host[256], admin_host[256], folder[4096];
+    uint16_t port = 0, admin_port = 0;
     struct engine_options engine = {
         .chip = {.kernels = s->kernels, .kv = s->kv, .threads = (uint32_t)s->threads, .pack_folder = folder},
         .memory_bytes = (size_t)s->memory_bytes,
@@ -155,7 +156,9 @@ static int set_up(struct serve *s, struct error *e) {
         .max_context = (uint32_t)s->max_context,
     };
     snprintf(folder, sizeof folder, "%s/packed", cli_home());
-    int rc = split_listen(s->listen, host, sizeof host, &port, e);
+    int rc = split_listen("--listen", s->listen, host, sizeof host, &port, e);
+    if (rc == 0 && s->admin_listen != NULL)
+        rc = split_listen("--admin-listen", s->admin_listen, admin_host, sizeof admin_host, &admin_port, e);
     if (rc == 0)
         rc = read_proxies(s, e);
     if (rc == 0)
@@ -176,6 +179,8 @@ static int set_up(struct serve *s, struct error *e) {
     struct gateway_options gateway = {
         .host = host,
         .port = port,
+        .admin_host = s->admin_listen != NULL ? admin_host : NULL,
+        .admin_port = admin_port,
         .max_connections = (uint32_t)s->max_connections,
         .client_timeout_ns = s->client_timeout * 1000000000,
         .drain_ns = s->drain * 1000000000,
@@ -187,7 +192,7 @@ static int set_up(struct serve *s, struct error *e) {
     if (rc != 0)
         return rc;
     if (!gateway_loopback(s->gateway))
-        log_warn("listening on %s: others can reach this server, and what they send is not encrypted", host);
+        log_warn("others than this machine can reach this server, and what they send is not encrypted");
     log_info("listening on %s, port %u", host, gateway_port(s->gateway));
     return 0;
 }
@@ -197,6 +202,8 @@ int cmd_serve(int argc, char **argv) {
         .listen = "127.0.0.1:8080", .max_connections = 10000, .drain = 30, .client_timeout = 30};
     const struct option options[] = {
         {"listen", OPTION_TEXT, &s.listen, "HOST:PORT", "where to listen (127.0.0.1:8080)", 0, 0},
+        {"admin-listen", OPTION_TEXT, &s.admin_listen, "HOST:PORT",
+         "where the admin API listens by itself (with the other one, if that is this machine's alone)", 0, 0},
         {"model", OPTION_LIST, &s.models, "NAME=PATH", "a model to serve; may be given several times", 0, 0},
         {"kv", OPTION_TEXT, &s.kv, "FORM", CLI_KV_HELP, 0, 0},
         {"memory-bytes", OPTION_INT, &s.memory_bytes, "N",

@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    ADMIN_NAME_BYTES = 64,
+    ADMIN_NAME_BYTES = 256,
     MOST_REQUEST = 4096,
     MOST_AUDIT = 100,
     MOST_KEY_SECONDS = 366 * 86400,
@@ -149,6 +149,17 @@ bool access_open(struct cloud *c) {
         open = is_valid(k, now);
     pthread_mutex_unlock(&c->lock);
     return open;
+}
+
+bool access_tenant_name(struct cloud *c, int64_t tenant, struct buf *name) {
+    pthread_mutex_lock(&c->lock);
+    const struct tenant *t = c->tenants;
+    while (t != NULL && t->id != tenant)
+        t = t->next;
+    if (t != NULL)
+        buf_text(name, t->name);
+    pthread_mutex_unlock(&c->lock);
+    return t != NULL;
 }
 
 /* ---- in the transaction ---- */

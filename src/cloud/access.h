@@ -23,6 +23,9 @@ int access_authenticate(struct cloud *c, struct str token, const struct address 
 /* Whether any admin key is valid now: until then there is no admin API. */
 bool access_open(struct cloud *c);
 
+/* Appends the tenant's name. False: there is no such tenant. */
+bool access_tenant_name(struct cloud *c, int64_t tenant, struct buf *name);
+
 /* The operations of the table in admin.c. */
 bool access_knows(const char *operation);
 /* Carry one out: request is {"op": NAME, arguments}; appends one JSON value. Blocks until it is durable, so never call it from a loop. A change is written to

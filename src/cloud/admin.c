@@ -389,20 +389,24 @@ static int key_create(struct cloud *c, const struct json *args, struct buf *out,
     return rc;
 }
 
-static int list_keys(struct cloud *c, struct str tenant, int64_t id, struct args_page page, struct buf *out,
-                     int *rows, struct error *e) {
+/* Of one tenant if it is named, one key if id is not 0, and without the revoked ones if "revoked" is false. */
+static int list_keys(struct cloud *c, const struct json *args, int64_t id, struct buf *out, int *rows,
+                     struct error *e) {
+    struct args_page page = args_page(id == 0 ? args : NULL);
     struct query *q;
     int rc = store_query(
         c->store, &q,
         "SELECT k.id, t.name, k.name, k.created, k.revoked FROM key k JOIN tenant t ON t.id = k.tenant"
-        " WHERE ($1 = '' OR t.name = $1) AND ($2 = 0 OR k.id = $2) AND k.id > $3 ORDER BY k.id LIMIT $4",
+        " WHERE ($1 = '' OR t.name = $1) AND ($2 = 0 OR k.id = $2) AND k.id > $3"
+        " AND (k.revoked = 0 OR $4 = 1) ORDER BY k.id LIMIT $5",
         e);
     if (rc != 0)
         return rc;
-    query_text(q, 1, tenant);
+    query_text(q, 1, args_text(args, "tenant"));
     query_int(q, 2, id);
     query_int(q, 3, page.after);
-    query_int(q, 4, page.limit);
+    query_int(q, 4, json_kind(json_get(args, "revoked")) != JSON_KIND_FALSE);
+    query_int(q, 5, page.limit);
     for (*rows = 0; (rc = query_step(q, e)) > 0; ++*rows) {
         buf_printf(out, "%s{\"id\":%lld", *rows > 0 ? "," : "", (long long)query_column_int(q, 0));
         answer_text(out, "tenant", query_column_text(q, 1));
@@ -416,7 +420,7 @@ static int list_keys(struct cloud *c, struct str tenant, int64_t id, struct args
 static int key_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     int rows;
     buf_byte(out, '[');
-    int rc = list_keys(c, args_text(args, "tenant"), 0, args_page(args), out, &rows, e);
+    int rc = list_keys(c, args, 0, out, &rows, e);
     buf_byte(out, ']');
     return rc;
 }
@@ -430,8 +434,7 @@ static int no_key(const struct json *args, struct error *e) {
 static int key_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     int rows;
     int64_t id = json_as_int(json_get(args, "id"));
-    int rc = id > 0 ? list_keys(c, args_text(args, "tenant"), id, args_page(NULL), out, &rows, e)
-                    : no_key(args, e);
+    int rc = id > 0 ? list_keys(c, args, id, out, &rows, e) : no_key(args, e);
     return rc == 0 && rows == 0 ? no_key(args, e) : rc;
 }
 
@@ -481,9 +484,9 @@ static const struct operation_row admin_operations[] = {
 };
 
 static const struct operation_row *tables[20] = {
-    admin_operations,   access_operations, ledger_operations, limit_operations,
-    webhook_operations, backup_operations, close_operations,  invoice_operations,
-    party_operations,   price_operations,  focus_operations,  events_operations,
+    admin_operations,   access_operations, bucket_operations, ledger_operations,  limit_operations,
+    webhook_operations, backup_operations, close_operations,  invoice_operations, party_operations,
+    price_operations,   focus_operations,  events_operations,
 };
 
 void admin_add(const struct operation_row *rows) {

@@ -7,7 +7,7 @@
 #include "cloud/inner.h"
 
 /* Each ends with a row whose name is NULL. */
-extern const struct operation_row access_operations[];
+extern const struct operation_row access_operations[], bucket_operations[];
 
 /* ---- arguments ---- */
 struct str args_text(const struct json *args, const char *name);

@@ -1,6 +1,6 @@
 /* The price book: versions of prices and exchange rates, each from a moment on, and which of them hold for a request that comes now. What holds is pinned in the request's record, so
  * that no later version changes it. On the yen's journey: its beginning. */
-#include "cloud/inner.h"
+#include "cloud/operation.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -259,6 +259,7 @@ static int price_set(struct cloud *c, const struct json *args, struct buf *out, 
 }
 
 static int price_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct args_page page = args_page(args);
     struct query *q;
     bool first = true;
     int rc = store_query(c->store, &q,
@@ -272,11 +273,17 @@ static int price_list(struct cloud *c, const struct json *args, struct buf *out,
             .tariff = {query_column_int(q, 5), query_column_int(q, 6), query_column_int(q, 7), RATE_ONE}};
         copy_text(p.model, sizeof p.model, query_column_text(q, 3));
         copy_text(p.currency, sizeof p.currency, query_column_text(q, 4));
+        rc = 0;
+        if (page.after != 0) { /* in this order, not by number */
+            page.after = p.version.id == page.after ? 0 : page.after;
+            continue;
+        }
+        if (page.limit-- <= 0)
+            continue;
         if (!first)
             buf_byte(out, ',');
         write_price(out, &p);
         first = false;
-        rc = 0;
     }
     buf_byte(out, ']');
     return rc;

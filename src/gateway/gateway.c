@@ -97,6 +97,7 @@ static void on_wake(void *context) {
     struct gateway *g = context;
     read_letters(g);
     worker_done(g->worker);
+    worker_done(g->clerk);
     if (atomic_exchange(&g->durable, false)) {
         once_answers(g);
         go_on(g);
@@ -122,7 +123,7 @@ int gateway_create(struct gateway **out, const struct gateway_options *o, struct
     g->cloud = cloud;
     g->created = clock_wall_ns() / 1000000000;
     inbox_create(&g->inbox);
-    struct http_options http = {.door = {{o->host, o->port}},
+    struct http_options http = {.door = {{o->host, o->port}, {o->admin_host, o->admin_port}},
                                 .max_connections = o->max_connections,
                                 .max_header = GATEWAY_MAX_HEADER,
                                 .client_timeout_ns = o->client_timeout_ns};
@@ -133,6 +134,8 @@ int gateway_create(struct gateway **out, const struct gateway_options *o, struct
         rc = http_create(&g->http, &http, &handler, g, e);
     if (rc == 0)
         rc = worker_create(&g->worker, g->http, &completion_worker, e);
+    if (rc == 0)
+        rc = worker_create(&g->clerk, g->http, &admin_worker, e);
     if (rc != 0) {
         gateway_free(g);
         return rc;
@@ -146,7 +149,7 @@ uint16_t gateway_port(const struct gateway *g) {
 }
 
 bool gateway_loopback(const struct gateway *g) {
-    return http_loopback(g->http, 0);
+    return http_loopback(g->http, 0) && (g->options.admin_host == NULL || http_loopback(g->http, 1));
 }
 
 int gateway_run(struct gateway *g, struct error *e) {
@@ -179,10 +182,12 @@ void gateway_free(struct gateway *g) {
         return;
     if (g->http != NULL)
         read_letters(g);
-    worker_stop(g->worker); /* it wakes the loop, so it ends first */
-    http_free(g->http);     /* closes every exchange */
+    worker_stop(g->worker); /* they wake the loop, so they end first */
+    worker_stop(g->clerk);
+    http_free(g->http); /* closes every exchange */
     worker_free(g->worker);
     once_free_all(g);
+    worker_free(g->clerk);
     metrics_free(&g->metrics);
     inbox_free(&g->inbox);
     free(g);

@@ -13,6 +13,9 @@ struct gateway;
 struct gateway_options {
     const char *host;
     uint16_t port; /* 0: any free one */
+    const char
+        *admin_host; /* where the admin API listens by itself; NULL: it is on `host`, if that is loopback */
+    uint16_t admin_port;
     uint32_t max_connections;
     int64_t client_timeout_ns;     /* a client that neither sends nor takes anything for so long is cut off */
     int64_t drain_ns;              /* how long streams may go on after gateway_drain */
@@ -24,7 +27,8 @@ struct gateway_options {
 int gateway_create(struct gateway **out, const struct gateway_options *o, struct engine *engine,
                    struct cloud *cloud, struct error *e);
 uint16_t gateway_port(const struct gateway *g);
-bool gateway_loopback(const struct gateway *g);
+bool gateway_loopback(
+    const struct gateway *g); /* whoever reaches it is on this machine, administrators included */
 /* Serve until a drain has ended. */
 int gateway_run(struct gateway *g, struct error *e);
 /* From a signal handler or any thread: take no more requests and end when those that run have ended or drain_ns has passed; called again, end now. */

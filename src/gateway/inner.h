@@ -107,7 +107,17 @@ struct answerer {
 
 /* Where a request came from: the peer, or who a trusted proxy says it was. */
 struct address route_source(const struct gateway *g, const struct http_head *head);
+/* The key that it brings; p is NULL without. */
+struct str route_bearer(const struct http_head *head);
 void route_request(struct gateway *g, struct exchange *x, const struct http_head *head);
+
+/* ---- admin.c: the APIs over the books ---- */
+
+void admin_receive(struct gateway *g, struct exchange *x, const struct http_head *head);
+/* What a tenant asks about itself. */
+void own_receive(struct gateway *g, struct exchange *x, const struct http_head *head,
+                 const struct identity *who);
+extern const struct worker_kind admin_worker;
 
 /* ---- completion.c, delivery.c ---- */
 
@@ -151,7 +161,9 @@ struct gateway {
     struct cloud *cloud;
     struct gateway_options options;
     struct inbox inbox;
-    struct worker *worker;
+    struct worker *worker, *clerk; /* of long bodies; who waits for the books */
+    struct errand *errand;         /* requests about the books, linked */
+    uint32_t errands;
     struct metrics metrics;
     struct completion *live;  /* all completions, linked */
     struct completion *held;  /* those whose bytes wait for the books */

@@ -94,8 +94,12 @@ static void post_completion(struct visit *v) {
     completion_receive(v->g, v->x, v->head, &v->who, &v->from, false);
 }
 
+static void get_own(struct visit *v) {
+    own_receive(v->g, v->x, v->head, &v->who);
+}
+
 static const struct route {
-    const char *method, *path; /* a path that ends with a slash takes whatever follows it */
+    const char *method /* "": any */, *path; /* a path that ends with a slash takes whatever follows it */
     enum authentication authentication;
     void (*handle)(struct visit *v);
 } routes[] = {
@@ -103,6 +107,8 @@ static const struct route {
     {"POST", "/v1/completions", AUTH_KEY, post_completion},
     {"GET", "/v1/models", AUTH_KEY, get_models},
     {"GET", "/v1/models/", AUTH_KEY, get_model},
+    {"", "/v1/organization/", AUTH_KEY, get_own}, /* rows of its own: tenant_api */
+    {"GET", "/v1/openapi.json", AUTH_KEY, get_own},
     /* For balancers and Prometheus; they tell names of models and sums over all tenants, nothing about any one. */
     {"GET", "/health", AUTH_NONE, get_health},
     {"GET", "/metrics", AUTH_NONE, get_metrics},
@@ -110,7 +116,8 @@ static const struct route {
 
 /* Whoever may GET may ask for the head alone. */
 static bool method_fits(const struct route *r, struct str method) {
-    return str_is(method, r->method) || (str_is(method, "HEAD") && strcmp(r->method, "GET") == 0);
+    return r->method[0] == 0 || str_is(method, r->method) ||
+           (str_is(method, "HEAD") && strcmp(r->method, "GET") == 0);
 }
 
 static bool path_fits(const struct route *r, struct str path) {
@@ -180,14 +187,21 @@ struct address route_source(const struct gateway *g, const struct http_head *hea
     return from;
 }
 
-static int authenticate(struct visit *v, struct error *e) {
-    struct str a = v->head->authorization;
+struct str route_bearer(const struct http_head *head) {
+    struct str a = head->authorization;
     if (a.n < 7 || strncasecmp(a.p, "Bearer ", 7) != 0)
-        return error_set(e, ERR_AUTH, "give your key in the header 'Authorization: Bearer KEY'");
+        return (struct str){0};
     a = (struct str){a.p + 7, a.n - 7};
     while (a.n > 0 && *a.p == ' ')
         a = (struct str){a.p + 1, a.n - 1};
-    return cloud_authenticate(v->g->cloud, a, &v->from, &v->who, e);
+    return a;
+}
+
+static int authenticate(struct visit *v, struct error *e) {
+    struct str key = route_bearer(v->head);
+    if (key.p == NULL)
+        return error_set(e, ERR_AUTH, "give your key in the header 'Authorization: Bearer KEY'");
+    return cloud_authenticate(v->g->cloud, key, &v->from, &v->who, e);
 }
 
 static void serve(const struct route *r, struct visit *v) {
@@ -211,6 +225,14 @@ static void serve(const struct route *r, struct visit *v) {
 void route_request(struct gateway *g, struct exchange *x, const struct http_head *head) {
     const struct route *other = NULL;
     struct visit v = {.g = g, .x = x, .head = head, .from = route_source(g, head)};
+    bool admin = str_starts(head->path, STR("/admin/"));
+    if (admin || head->door == 1) {
+        if (admin)
+            admin_receive(g, x, head);
+        else
+            respond_status(g, x, 404, "not_found", "there is no such path", STR(""));
+        return;
+    }
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (!path_fits(&routes[i], head->path))
             continue;

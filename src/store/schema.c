@@ -78,6 +78,7 @@ const char *const schema_migrations[] = {
     " completion INTEGER NOT NULL, charge INTEGER NOT NULL, chip_ns INTEGER NOT NULL, prefill_ns INTEGER NOT "
     "NULL,"
     " PRIMARY KEY (tenant, period, day, key, model, price, rate)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX usage_day_by_day ON usage_day (day);" /* of all tenants */
     /* Limits: key 0 is the tenant's own row; 0 or '' is no limit. */
     "ALTER TABLE key ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;"
     "CREATE TABLE limits (tenant INTEGER NOT NULL REFERENCES tenant(id), key INTEGER NOT NULL,"

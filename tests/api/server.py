@@ -25,7 +25,7 @@ class Server:
         self.program, self.options = str(program), list(options)
         self.models = models or {"smol": SMOL}
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="unkai-test-"))
-        self.process, self.port, self.log = None, free_port(), self.home / "log"
+        self.process, self.listen, self.port, self.log = None, "127.0.0.1", free_port(), self.home / "log"
         self.key = self.tenant("one", credit)
 
     def unkai(self, *words):
@@ -41,7 +41,7 @@ class Server:
         return json.loads(self.unkai("key", "create", name, "--json"))["key"]
 
     def start(self):
-        words = [self.program, "serve", "--listen", f"127.0.0.1:{self.port}", *self.options]
+        words = [self.program, "serve", "--listen", f"{self.listen}:{self.port}", *self.options]
         for name, path in self.models.items():
             words += ["--model", f"{name}={path}"]
         with open(self.log, "a") as log:

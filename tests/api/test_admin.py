@@ -1,0 +1,451 @@
+"""The admin API: its own keys, roles route by route, the audit log, the shapes that the official client knows, and what nobody may see or do."""
+import base64
+import json
+import os
+import pathlib
+import re
+import sqlite3
+import subprocess
+import time
+
+import openai
+import pytest
+from server import Server, free_port
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROLES = ["owner", "operator", "billing", "read-only"]
+DAY = 86400
+
+
+class Admin:
+    """A server, two tenants, a key a role."""
+
+    def __init__(self, options=()):
+        self.server = Server(os.environ["UNKAI_PROGRAM"], options=options)
+        self.other = self.server.tenant("two", "5")
+        self.key = {role: self.make(role) for role in ROLES}
+        self.port = self.server.port
+
+    def make(self, role):
+        return json.loads(self.server.unkai("admin", "key", "create", f"the {role} one", "--role", role, "--json"))["key"]
+
+    def start(self):
+        self.server.start()
+        return self
+
+    def call(self, method, path, key=None, body=None, prefix="/admin/v1", port=None, more=""):
+        """Status, headers and the JSON of one request."""
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.server.port, kept = port or self.port, self.server.port
+        try:
+            status, headers, answer = self.server.raw(
+                self.server.head(prefix + path, method, self.key["owner"] if key is None else key,
+                                 f"Content-Length: {len(data)}\r\n{more}\r\n") + data)
+        finally:
+            self.server.port = kept
+        return status, headers, json.loads(answer) if answer else None
+
+    def must(self, *words, **more):
+        status, _, answer = self.call(*words, **more)
+        assert status == 200, answer
+        return answer
+
+    def openai(self, key=None, prefix="/admin/v1"):
+        key = key or self.key["owner"]
+        return openai.OpenAI(api_key=key, admin_api_key=key, base_url=f"http://127.0.0.1:{self.port}{prefix}", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def admin():
+    a = Admin()
+    try:
+        yield a.start()
+        assert a.server.stop() == 0
+    finally:
+        a.server.close()
+
+
+@pytest.fixture(scope="module")
+def routes(admin):
+    """Every route of the description: method, path, the roles that may."""
+    paths = admin.must("GET", "/openapi.json")["paths"]
+    return [(method.upper(), path, row["x-roles"], row) for path, rows in paths.items() for method, row in rows.items()]
+
+
+def filled(path):
+    return re.sub(r"\{(\w+)\}", lambda m: {"project_id": "proj_999", "key_id": "adm_999"}.get(m[1], "key_999"), path)
+
+
+# ---- who may do what -----------------------------------------------------------------------------------------------------
+
+
+def test_every_route_and_role(admin, routes):
+    """Whom the table does not name is refused with 403, whatever else is in the request; whom it names is not."""
+    assert len(routes) >= 20
+    for method, path, roles, _ in routes:
+        assert roles and set(roles) <= set(ROLES), path
+        for role in ROLES:
+            status, _, answer = admin.call(method, filled(path), admin.key[role], body=None if method == "GET" else b"{")
+            assert (status == 403) == (role not in roles), (method, path, role, answer)
+            assert status < 500
+
+
+def test_every_route_without_a_key(admin, routes):
+    forged = admin.key["owner"][:-1] + ("A" if admin.key["owner"][-1] != "A" else "B")
+    for key in ["", "uka-", "x", forged, admin.server.key, admin.server.key.replace("uk-", "uka-"), "é" * 40, "a" * 5000]:
+        for method, path in [(m, p) for m, p, _, _ in routes] + [("GET", "/openapi.json")]:
+            status, headers, answer = admin.call(method, filled(path), key)
+            assert status == 401, (method, path, key)
+            assert headers["www-authenticate"].startswith("Bearer")
+            assert not key or key not in json.dumps(answer)
+
+
+def test_an_admin_key_is_no_tenants_key(admin):
+    for path in ["/models", "/organization/usage/completions?start_time=0"]:
+        assert admin.call("GET", path, prefix="/v1")[0] == 401
+    assert admin.call("POST", "/completions", body={"model": "smol", "prompt": "x"}, prefix="/v1")[0] == 401
+
+
+def test_a_revoked_key_is_refused_at_once(admin):
+    made = admin.must("POST", "/organization/admin_api_keys", body={"name": "short lived", "role": "read-only"})
+    assert made["owner"]["role"] == "read-only" and made["value"].startswith("uka-")
+    assert admin.call("GET", "/organization/projects", made["value"])[0] == 200
+    assert admin.must("DELETE", f"/organization/admin_api_keys/{made['id']}")["deleted"]
+    assert admin.call("GET", "/organization/projects", made["value"])[0] == 401
+    assert admin.call("GET", f"/organization/admin_api_keys/{made['id']}")[0] == 404
+
+
+def test_a_key_expires(admin):
+    made = admin.must("POST", "/organization/admin_api_keys", body={"name": "brief", "role": "owner", "expires_in_seconds": 1})
+    assert made["expires_at"] >= time.time() - 1
+    time.sleep(1.2)
+    assert admin.call("GET", "/organization/projects", made["value"])[0] == 401
+
+
+# ---- the door ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_admin_api_without_an_admin_key():
+    server = Server(os.environ["UNKAI_PROGRAM"])
+    try:
+        server.start()
+        for path in ["/admin/v1/organization/projects", "/admin/v1/openapi.json", "/admin/"]:
+            assert server.raw(server.head(path, "GET", more="\r\n"))[0] == 404
+        key = json.loads(server.unkai("admin", "key", "create", "one", "--role", "read-only", "--json"))["key"]
+        assert server.raw(server.head("/admin/v1/organization/projects", "GET", key, "\r\n"))[0] == 200
+        server.unkai("admin", "key", "revoke", "1")
+        assert server.raw(server.head("/admin/v1/organization/projects", "GET", key, "\r\n"))[0] == 404
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_doors(own):
+    """Not on a door that others than this machine reach, unless it is the admin API's own; and nothing else on that one."""
+    port = free_port()
+    server = Server(os.environ["UNKAI_PROGRAM"], options=["--admin-listen", f"127.0.0.1:{port}"] if own else [])
+    try:
+        key = json.loads(server.unkai("admin", "key", "create", "one", "--role", "owner", "--json"))["key"]
+        server.listen = "0.0.0.0"
+        server.start()
+        request = server.head("/admin/v1/organization/projects", "GET", key, "\r\n")
+        assert server.raw(request)[0] == 404
+        assert server.raw(server.head("/v1/models", "GET", more="\r\n"))[0] == 200
+        if own:
+            server.port = port
+            assert server.raw(request)[0] == 200
+            for path in ["/v1/models", "/health", "/metrics", "/"]:
+                assert server.raw(server.head(path, "GET", more="\r\n"))[0] == 404
+        assert server.stop() == 0
+    finally:
+        server.close()
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------------------
+
+
+def test_projects_with_the_official_client(admin):
+    o = admin.openai().admin.organization
+    made = o.projects.create(name="shop", extra_body={"currency": "EUR"})
+    assert (made.object, made.status, made.archived_at) == ("organization.project", "active", None)
+    assert made.created_at > 1.7e9
+    assert o.projects.retrieve(made.id) == made
+    assert o.projects.update(made.id, name="store").name == "store"
+    with pytest.raises(openai.ConflictError):
+        o.projects.create(name="store", extra_body={"currency": "EUR"})
+    with pytest.raises(openai.BadRequestError) as refused:
+        o.projects.create(name="nameless money")
+    assert refused.value.body["param"] in ("currency", "name")
+    assert [p.id for p in o.projects.list(limit=1)][0] == made.id  # through every page, the newest first
+    assert len({p.id for p in o.projects.list(limit=1)}) == len(list(o.projects.list(limit=100)))
+    account = o.projects.service_accounts.create(made.id, name="Füllhorn №1")
+    tenant = openai.OpenAI(api_key=account.api_key.value, base_url=f"http://127.0.0.1:{admin.port}/v1", max_retries=0)
+    assert tenant.models.list().data
+    keys = list(o.projects.api_keys.list(made.id))
+    assert [k.name for k in keys] == ["Füllhorn №1"] and account.api_key.value not in keys[0].model_dump_json()
+    assert o.projects.api_keys.retrieve(keys[0].id, project_id=made.id).name == keys[0].name
+    with pytest.raises(openai.NotFoundError):
+        o.projects.api_keys.retrieve(keys[0].id, project_id="proj_1")
+    with pytest.raises(openai.NotFoundError):
+        o.projects.api_keys.delete(keys[0].id, project_id="proj_1")
+    assert tenant.models.list().data
+    assert o.projects.api_keys.delete(keys[0].id, project_id=made.id).deleted
+    with pytest.raises(openai.AuthenticationError):
+        tenant.models.list()
+    account = o.projects.service_accounts.create(made.id, name="last")
+    assert o.projects.archive(made.id).status == "archived"
+    with pytest.raises(openai.AuthenticationError):
+        tenant.with_options(api_key=account.api_key.value).models.list()
+    with pytest.raises(openai.ConflictError):
+        o.projects.service_accounts.create(made.id, name="too late")
+    assert made.id not in [p.id for p in o.projects.list()]
+    assert made.id in [p.id for p in o.projects.list(include_archived=True)]
+
+
+def test_credit_and_prices(admin):
+    for _ in range(2):  # the same payment is the same transfer
+        project = admin.must("POST", "/organization/projects/proj_2/credit", body={"amount": "2.5", "payment": "wire-7"})
+    assert project["balance"] == "7.5"
+    status, _, answer = admin.call("POST", "/organization/projects/proj_2/credit", body={"amount": "3", "payment": "wire-7"})
+    assert status == 409, answer
+    made = admin.must("POST", "/prices", body={"model": "m", "currency": "USD", "input": "0.000001", "output": "2"})
+    assert (made["cached"], made["output"]) == ("0.000001", "2")
+    seen, after = [], ""
+    while True:
+        page = admin.must("GET", f"/prices?limit=2{after}")
+        seen += page["data"]
+        assert page["first_id"] == page["data"][0]["id"] and page["last_id"] == page["data"][-1]["id"]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['last_id']}"
+    assert made in seen and len({p["id"] for p in seen}) == len(seen) == 3
+
+
+def test_ledger(admin):
+    page = admin.must("GET", "/ledger/transfers?limit=1")
+    assert page["has_more"] and page["data"][0]["seq"] > 1
+    assert admin.must("GET", "/ledger/verification")["ok"]
+
+
+# ---- usage ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def used(admin):
+    """Usage on known days, written beside the server's own roll-up: on some days long ago."""
+    admin.server.stop()
+    books = sqlite3.connect(admin.server.home / "books.db")
+    rows = [("2025-03-01", 1, 1, "a", 7, 100, 40, 10, 1500000000), ("2025-03-01", 1, 1, "b", 1, 5, 0, 3, 500000000),
+            ("2025-03-01", 2, 2, "a", 2, 20, 0, 4, 7), ("2025-03-03", 1, 1, "a", 1, 1, 1, 1, 1)]
+    for day, tenant, key, model, requests, prompt, cached, completion, charge in rows:
+        books.execute("INSERT INTO usage_day (period, day, tenant, key, model, price, rate, requests, cancelled, failed, prompt,"
+                      " cached, completion, charge, chip_ns, prefill_ns) VALUES (0, ?, ?, ?, ?, 1, 1000000000, ?, 0, 0, ?, ?, ?, ?,"
+                      " 2000000000, 0)", (day, tenant, key, model, requests, prompt, cached, completion, charge))
+    books.commit()
+    books.close()
+    admin.server.start()
+    return 1740787200  # where 2025-03-01 begins in UTC
+
+
+def test_usage_with_the_official_client(admin, used):
+    usage = admin.openai().admin.organization.usage
+    page = usage.completions(start_time=used, end_time=used + 3 * DAY)
+    assert [(b.start_time, b.end_time, len(b.results)) for b in page.data] == [
+        (used + i * DAY, used + (i + 1) * DAY, n) for i, n in enumerate([1, 0, 1])]
+    total = page.data[0].results[0]
+    assert (total.input_tokens, total.input_cached_tokens, total.output_tokens, total.num_model_requests) == (125, 40, 17, 10)
+    assert (total.project_id, total.model, total.api_key_id, page.has_more, page.next_page) == (None, None, None, False, None)
+    split = usage.completions(start_time=used, end_time=used + DAY, group_by=["project_id", "model", "api_key_id"]).data[0].results
+    assert [(r.project_id, r.api_key_id, r.model, r.input_tokens) for r in split] == [
+        ("proj_1", "key_1", "a", 100), ("proj_1", "key_1", "b", 5), ("proj_2", "key_2", "a", 20)]
+    some = usage.completions(start_time=used, end_time=used + DAY, project_ids=["proj_2", "proj_9"], models=["a"]).data[0].results
+    assert [r.input_tokens for r in some] == [20]
+    assert usage.completions(start_time=used, end_time=used + DAY, models=["b"], api_key_ids=["key_2"]).data[0].results == []
+    pages, at = [], {}
+    while True:
+        page = usage.completions(start_time=used + 7, end_time=used + 3 * DAY, limit=1, **at)
+        pages += page.data
+        if not page.has_more:
+            break
+        at = {"page": page.next_page}
+    assert [len(b.results) for b in pages] == [1, 0, 1]
+
+
+def test_costs_with_the_official_client(admin, used):
+    costs = admin.openai().admin.organization.usage.costs(start_time=used, end_time=used + DAY, group_by=["line_item"])
+    assert [(r.line_item, r.amount.value, r.amount.currency) for r in costs.data[0].results] == [
+        ("a", 1.500000007, "jpy"), ("b", 0.5, "jpy")]
+    status, _, answer = admin.call("GET", f"/organization/costs?start_time={used}&end_time={used + DAY}&group_by=project_id,line_item")
+    assert status == 200 and [r["amount"]["value"] for r in answer["data"][0]["results"]] == [1.5, 0.5, 0.000000007]
+
+
+def test_a_tenant_sees_its_own_usage_alone(admin, used):
+    paths = admin.must("GET", "/openapi.json", key=admin.server.key, prefix="/v1")["paths"]
+    assert set(paths) == {"/organization/usage/completions", "/organization/costs"}
+    for path in paths:
+        for key, project, tokens in [(admin.server.key, "proj_1", 105), (admin.other, "proj_2", 20)]:
+            base = f"{path}?start_time={used}&end_time={used + DAY}"
+            answer = admin.must("GET", base + "&group_by=project_id", key=key, prefix="/v1")
+            results = answer["data"][0]["results"]
+            assert [r["project_id"] for r in results] == [project]
+            assert path.endswith("costs") or [r["input_tokens"] for r in results] == [tokens]
+            foreign = "key_2" if project == "proj_1" else "key_1"
+            assert admin.must("GET", base + f"&api_key_ids={foreign}", key=key, prefix="/v1")["data"][0]["results"] == []
+            for guess in ["&project_ids=proj_1", "&project_ids[]=proj_2", "&tenant=two", "&tenants=2", "&tenant=one",
+                          "&project_id=proj_2", "&op=tenant.list", "&%74enant=two"]:
+                assert admin.call("GET", base + guess, key=key, prefix="/v1")[0] == 400, guess
+        for method in ["POST", "PUT", "DELETE", "PATCH"]:
+            assert admin.call(method, path, key=admin.server.key, prefix="/v1", body={})[0] == 405
+    o = admin.openai(admin.other, "/v1").admin.organization
+    assert o.usage.completions(start_time=used, end_time=used + DAY).data[0].results[0].input_tokens == 20
+
+
+def test_a_tenant_on_every_other_route(admin, routes):
+    """Under whatever id it guesses."""
+    for key in [admin.server.key, admin.other]:
+        for method, path, _, _ in routes:
+            for number in ["1", "2"]:
+                guess = re.sub(r"\{(\w+)\}", lambda m: {"project_id": "proj_", "key_id": "adm_"}.get(m[1], "key_") + number, path)
+                assert admin.call(method, guess, key=key)[0] == 401
+                status, _, answer = admin.call(method, guess, key=key, prefix="/v1")
+                own = path in ("/organization/usage/completions", "/organization/costs") and method == "GET"
+                assert status == (400 if own else 404), (method, guess, answer)  # 400: no start_time
+
+
+# ---- the audit log -------------------------------------------------------------------------------------------------------
+
+
+def test_audit(admin):
+    newest = admin.must("GET", "/organization/audit_logs?limit=1")["data"][0]["id"]
+    admin.must("POST", "/organization/projects", admin.key["operator"], {"name": "audited", "currency": "JPY"})
+    assert admin.call("POST", "/organization/projects", admin.key["operator"], {"name": "audited", "currency": "JPY"})[0] == 409
+    assert admin.call("POST", "/organization/projects", admin.key["read-only"], {"name": "never", "currency": "JPY"})[0] == 403
+    assert admin.call("POST", "/organization/projects", admin.key["operator"], {"name": "never"})[0] == 400
+    admin.must("GET", "/organization/projects", admin.key["read-only"])
+    admin.server.unkai("tenant", "credit", "audited", "3")
+    log = [a for a in admin.must("GET", "/organization/audit_logs?limit=10")["data"] if int(a["id"][6:]) > int(newest[6:])]
+    assert [(a["type"], a["role"], a["actor"]["type"], a["outcome"] == "ok") for a in log] == [
+        ("tenant.credit", "owner", "session", True), ("project.created", "read-only", "api_key", False),
+        ("project.created", "operator", "api_key", False), ("project.created", "operator", "api_key", True)]
+    assert log[3]["actor"]["api_key"]["service_account"] == {"id": "adm_2", "name": "the operator one"}
+    assert log[3]["request"] == {"name": "audited", "currency": "JPY"} and log[3]["target"] == "audited"
+    assert "already" in log[2]["outcome"] and "role" in log[1]["outcome"]
+    assert admin.must("GET", "/organization/audit_logs?target=audited&operation=tenant.credit")["data"] == log[:1]
+    assert admin.must("GET", "/organization/audit_logs?effective_at%5Blt%5D=1000")["data"] == []
+    assert len(list(admin.openai().admin.organization.audit_logs.list(limit=1))) >= len(log)
+    assert len(admin.server.unkai("admin", "audit", "audited").splitlines()) == 3
+
+
+# ---- hostile -------------------------------------------------------------------------------------------------------------
+
+BAD = [
+    ("GET", "/organization/projects?limit=0", None), ("GET", "/organization/projects?limit=101", None),
+    ("GET", "/organization/projects?limit=1e1", None), ("GET", "/organization/projects?limit=", None),
+    ("GET", "/organization/projects?limit=99999999999999999999", None), ("GET", "/organization/projects?limit=1&limit=1", None),
+    ("GET", "/organization/projects?limit[]=1", None), ("GET", "/organization/projects?after=proj_0", None),
+    ("GET", "/organization/projects?after=key_1", None), ("GET", "/organization/projects?include_archived=1", None),
+    ("GET", "/organization/projects?x=1", None), ("GET", "/organization/usage/completions", None),
+    ("GET", "/organization/usage/completions?start_time=-1", None),
+    ("GET", "/organization/usage/completions?start_time=100&end_time=100", None),
+    ("GET", "/organization/usage/completions?start_time=200000&page=page_7", None),
+    ("GET", "/organization/usage/completions?start_time=100&bucket_width=1m", None),
+    ("GET", "/organization/usage/completions?start_time=100&group_by=user_id", None),
+    ("GET", "/organization/usage/completions?start_time=100&models=" + "m," * 9, None),
+    ("GET", "/organization/audit_logs?target=%00", None), ("GET", "/organization/audit_logs?target=" + "x" * 200, None),
+    ("POST", "/organization/projects", b""), ("POST", "/organization/projects", b"[]"), ("POST", "/organization/projects", b"nul"),
+    ("POST", "/organization/projects", b'{"name":"x","currency":"JPY","op":"tenant.list"}'),
+    ("POST", "/organization/projects", {"name": "x", "currency": "jpy"}), ("POST", "/organization/projects", {"name": 5, "currency": "JPY"}),
+    ("POST", "/organization/projects", {"name": "a b", "currency": "JPY"}), ("POST", "/organization/projects", {"name": "x" * 64, "currency": "JPY"}),
+    ("POST", "/organization/projects", {"name": "", "currency": "JPY"}), ("POST", "/organization/projects", {"name": "a\0b", "currency": "JPY"}),
+    ("POST", "/organization/projects", {"name": None, "currency": "JPY"}),
+    ("POST", "/organization/projects/proj_1/service_accounts", {"name": "a\u0000"}),
+    ("POST", "/organization/projects/proj_1/service_accounts", {"name": "a\u001b[2J"}),
+    ("POST", "/organization/projects/proj_1/credit", {"amount": 5}), ("POST", "/organization/projects/proj_1/credit", {"amount": "-5"}),
+    ("POST", "/organization/projects/proj_1/credit", {"amount": "1e3"}),
+    ("POST", "/organization/projects/proj_1/credit", {"amount": "0.0000000001"}),
+    ("POST", "/organization/projects/proj_1/credit", {"amount": "9999999999"}),
+    ("POST", "/organization/admin_api_keys", {"name": "x", "role": "root"}),
+    ("POST", "/organization/admin_api_keys", {"name": "x", "role": "owner", "expires_in_seconds": 1.5}),
+    ("POST", "/prices", {"model": "m", "currency": "USD", "input": "0.0000001", "output": "1"}),
+]
+
+
+@pytest.mark.parametrize("method, path, body", BAD)
+def test_bad_requests(admin, method, path, body):
+    status, headers, answer = admin.call(method, path, body=body)
+    assert status == 400 and set(answer["error"]) == {"message", "type", "param", "code"}, answer
+    assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/organization/projects/", "/organization/projects/proj_0", "/organization/projects/proj_01",
+                                  "/organization/projects/one", "/organization/projects/proj_1/archive/x", "/organization//projects",
+                                  "/organization/projects/proj_99999999999999999999", "/organization/projects/..%2f..", "", "/",
+                                  "/organization/projects/%00", "/ORGANIZATION/projects", "/organization/projects/proj_1%20"])
+def test_paths_that_are_not_there(admin, path):
+    assert admin.call("GET", path)[0] == 404
+
+
+def test_methods_and_headers(admin, routes):
+    status, headers, _ = admin.call("PUT", "/organization/projects/proj_1", body={})
+    assert status == 405 and headers["allow"] == "GET, HEAD, POST"
+    status, headers, answer = admin.call("HEAD", "/organization/projects")
+    assert status == 200 and answer is None and int(headers["content-length"]) > 50
+    for path in ["/organization/projects", "/organization/projects/proj_77", "/nowhere", "/openapi.json"]:
+        _, headers, _ = admin.call("GET", path)
+        assert headers["cache-control"] == "no-store" and headers["x-content-type-options"] == "nosniff", path
+    assert admin.call("POST", "/organization/projects", body=b"x", more="Content-Encoding: gzip\r\n")[0] == 415
+    assert admin.call("POST", "/organization/projects", body=b"{" + b" " * 65600)[0] == 413
+
+
+def test_injection(admin):
+    """What looks like SQL is a name like any other, or none."""
+    for name in ["x'--", 'x" OR 1=1', "x;DROP TABLE tenant", "$1", "%", "x\\"]:
+        assert admin.call("POST", "/organization/projects", body={"name": name, "currency": "JPY"})[0] == 400
+        made = admin.must("POST", "/organization/projects/proj_1/service_accounts", body={"name": name})
+        assert made["name"] == name
+        model = admin.must("POST", "/prices", body={"model": name, "currency": "JPY", "input": "1", "output": "1"})
+        assert model["model"] == name
+
+
+def test_clients_that_leave(admin):
+    """The request is carried out or not, and the server goes on."""
+    body = json.dumps({"name": "leaver", "role": "read-only"}).encode()
+    head = admin.server.head("/admin/v1/organization/admin_api_keys", "POST", admin.key["owner"], f"Content-Length: {len(body)}\r\n\r\n")
+    for data in [head, head + body[:5], head + body]:
+        for _ in range(10):
+            with admin.server.connect() as s:
+                s.sendall(data)
+    assert admin.call("GET", "/organization/projects")[0] == 200
+
+
+# ---- secrets -------------------------------------------------------------------------------------------------------------
+
+
+def test_no_key_is_written_anywhere(admin):
+    account = admin.must("POST", "/organization/projects/proj_1/service_accounts", body={"name": "secret"})
+    secrets = [*admin.key.values(), admin.server.key, admin.other, account["api_key"]["value"]]
+    for path in ["/organization/audit_logs?limit=100", "/organization/admin_api_keys?limit=100",
+                 "/organization/projects/proj_1/api_keys?limit=100", "/openapi.json"]:
+        text = json.dumps(admin.must("GET", path))
+        assert not any(s in text for s in secrets), path
+    admin.call("GET", "/organization/projects", "uka-guess")
+    written = admin.server.log.read_bytes() + b"".join(p.read_bytes() for p in admin.server.home.glob("books.db*"))
+    for secret in secrets:
+        assert secret.encode() not in written and base64.urlsafe_b64decode(secret.split("-", 1)[1] + "=")[:16] not in written
+    assert b"uka-guess" not in written
+
+
+def test_sql_is_never_built(admin):
+    """store_query takes literals alone; nothing formats a statement."""
+    for path in (p for p in (ROOT / "src").rglob("*.c") if p.parent.name != "store"):
+        text = path.read_text()
+        for call in re.findall(r"\bstore_query\(([^;]*);", text):
+            sql = call.split(",", 2)[2].strip()  # a literal, or what a table's row or a caller has as one
+            assert re.match(r'"|[A-Z_]+\b|(\w+(\[\w+\])?(\.|->))?sql\b', sql), f"{path}: {call}"
+        for call in re.findall(r"\b(?:snprintf|buf_printf|buf_text|asprintf)\([^;]*?;", text, re.S):
+            assert not re.search(r'"\s*(SELECT|INSERT|UPDATE|DELETE|DROP|CREATE|ALTER) [A-Za-z*]', call), f"{path}: {call}"
+
+
+def test_commands_take_no_secret_as_an_argument(admin):
+    done = subprocess.run([admin.server.program, "admin", "--help"], stdout=subprocess.PIPE, text=True)
+    assert "--key" not in done.stdout and "--secret" not in done.stdout
