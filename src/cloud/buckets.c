@@ -76,7 +76,7 @@ static int read_times(struct cloud *c, struct question *w, struct error *e) {
     w->from = day_start(start, w->zone);
     if (json_kind(page) == JSON_KIND_INT) {
         if (json_as_int(page) < w->from || json_as_int(page) >= w->until)
-            return error_param(e, ERR_INVALID, "page", "this page is none of the question's");
+            return error_param(e, ERR_NOT_FOUND, "page", "the answer has no such page");
         w->from = day_start(json_as_int(page), w->zone);
     }
     int64_t days = w->until > w->from ? (w->until - w->from + DAY - 1) / DAY : 0,

@@ -236,7 +236,10 @@ void admin_receive(struct gateway *g, struct exchange *x, const struct http_head
     if (!description && (r.call.route = find(g, x, head, &admin_api)) == NULL)
         return;
     struct address from = route_source(g, head);
-    int rc = access_authenticate(g->cloud, route_bearer(head), &from, &r.who, &e);
+    struct str key = route_bearer(head);
+    int rc = key.p == NULL
+                 ? error_set(&e, ERR_AUTH, "give an admin key in the header 'Authorization: Bearer KEY'")
+                 : access_authenticate(g->cloud, key, &from, &r.who, &e);
     if (rc == 0 && description) {
         describe(g, x, &admin_api);
         return;

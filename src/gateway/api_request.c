@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { MOST_LISTED = 5, ID_DIGITS = 18, AMOUNT_WHOLE = 9 };
+#define MOST_REAL 9007199254740992.0 /* up to here a double holds every whole number */
 
 /* ---- which route ---- */
 
@@ -384,6 +385,14 @@ static int take_member(struct taken *t, size_t i, const struct json *v, struct e
     bool wants_int = p->type == TYPE_INT, wants_bool = p->type == TYPE_BOOL;
     enum json_kind kind = json_kind(v);
     bool is_bool = kind == JSON_KIND_TRUE || kind == JSON_KIND_FALSE;
+    double real = json_as_number(v);
+    if (wants_int && kind == JSON_KIND_REAL && real >= -MOST_REAL && real <= MOST_REAL &&
+        real == (double)(int64_t)real) { /* 7.0 is a whole number */
+        buf_printf(&text, "%lld", (long long)real);
+        int rc = take(t, i, buf_view(&text), e);
+        buf_free(&text);
+        return rc;
+    }
     if (wants_int ? kind != JSON_KIND_INT : wants_bool ? !is_bool : kind != JSON_KIND_STRING)
         return refuse(p, e, wants_int ? "a whole number" : wants_bool ? "true or false" : "a text");
     if (kind == JSON_KIND_STRING)

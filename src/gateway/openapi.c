@@ -8,6 +8,26 @@ enum { MOST_SHAPES = 64 };
 
 static const char *const error_statuses[] = {"400", "401", "403", "404", "409", "413", "415", "429", "503"};
 
+/* ---- names ---- */
+
+static void write_lower(struct buf *out, const char *text) {
+    for (; *text != 0; text++)
+        buf_byte(out, (char)tolower((unsigned char)*text));
+}
+
+static void write_operation_id(struct buf *out, const struct api_route *r) {
+    bool gap = true;
+    write_lower(out, r->method);
+    for (const char *c = r->path; *c != 0; c++) {
+        bool word = isalnum((unsigned char)*c);
+        if (word && gap)
+            buf_byte(out, '_');
+        if (word)
+            buf_byte(out, *c);
+        gap = !word;
+    }
+}
+
 /* ---- what goes in ---- */
 
 /* The words in front of any =, as an array. */
@@ -224,7 +244,56 @@ static void collect(struct shapes *all, const struct shape *shape) {
             collect(all, f->shape); /* as deep as shapes lie in each other */
 }
 
-static void write_answers(struct buf *out, const struct api_route *r) {
+/* What was made is named in the paths below: its id there, and what its own path names. */
+static void write_link(struct buf *out, const struct api_route *r, const struct api_route *to) {
+    const struct param *made = NULL;
+    for (const struct param *p = to->param; p < to->param + API_PARAMS && p->name != NULL; p++) {
+        size_t n = strlen(r->path), m = strlen(p->name);
+        if (p->place == IN_PATH && strncmp(to->path + n, "/{", 2) == 0 &&
+            strncmp(to->path + n + 2, p->name, m) == 0)
+            made = p;
+    }
+    buf_byte(out, '"');
+    write_operation_id(out, to);
+    buf_text(out, "\":{\"operationId\":\"");
+    write_operation_id(out, to);
+    buf_text(out, "\",\"parameters\":{");
+    for (const struct param *p = to->param, *first = p; p < to->param + API_PARAMS && p->name != NULL; p++) {
+        if (p->place != IN_PATH)
+            continue;
+        buf_printf(out, "%s\"%s\":\"", p > first ? "," : "", p->name);
+        if (p == made)
+            buf_text(out, "$response.body#/id\"");
+        else
+            buf_printf(out, "$request.path.%s\"", p->name);
+    }
+    buf_text(out, "}}");
+}
+
+static bool leads(const struct api_route *r, const struct api_route *to) {
+    size_t n = strlen(r->path);
+    const char *below = strncmp(to->path, r->path, n) == 0 ? to->path + n : "";
+    const char *end = strncmp(below, "/{", 2) == 0 ? strchr(below, '}') : NULL;
+    return end != NULL && strchr(end, '{') == NULL && access_knows(to->operation);
+}
+
+static void write_links(struct buf *out, const struct api *api, const struct api_route *r) {
+    struct buf links = {0};
+    if (strcmp(r->method, "POST") == 0 && r->shape->field[0].form == FORM_ID)
+        for (const struct api_route *to = api->route; to->method != NULL; to++)
+            if (leads(r, to)) {
+                buf_text(&links, links.n > 0 ? "," : "");
+                write_link(&links, r, to);
+            }
+    if (links.n > 0) {
+        buf_text(out, ",\"links\":{");
+        buf_str(out, buf_view(&links));
+        buf_byte(out, '}');
+    }
+    buf_free(&links);
+}
+
+static void write_answers(struct buf *out, const struct api *api, const struct api_route *r) {
     buf_text(out, ",\"responses\":{\"200\":{\"description\":\"done\",\"content\":{\"application/json\":{"
                   "\"schema\":");
     if (r->answers == ANSWERS_LIST) {
@@ -239,31 +308,15 @@ static void write_answers(struct buf *out, const struct api_route *r) {
     } else {
         write_reference(out, r->shape);
     }
-    buf_text(out, "}}}");
+    buf_text(out, "}}");
+    write_links(out, api, r);
+    buf_byte(out, '}');
     for (size_t i = 0; i < sizeof error_statuses / sizeof *error_statuses; i++)
         buf_printf(out, ",\"%s\":{\"$ref\":\"#/components/responses/Error\"}", error_statuses[i]);
     buf_byte(out, '}');
 }
 
 /* ---- routes ---- */
-
-static void write_lower(struct buf *out, const char *text) {
-    for (; *text != 0; text++)
-        buf_byte(out, (char)tolower((unsigned char)*text));
-}
-
-static void write_operation_id(struct buf *out, const struct api_route *r) {
-    bool gap = true;
-    write_lower(out, r->method);
-    for (const char *c = r->path; *c != 0; c++) {
-        bool word = isalnum((unsigned char)*c);
-        if (word && gap)
-            buf_byte(out, '_');
-        if (word)
-            buf_byte(out, *c);
-        gap = !word;
-    }
-}
 
 static void write_roles(struct buf *out, unsigned roles) {
     bool first = true;
@@ -276,7 +329,7 @@ static void write_roles(struct buf *out, unsigned roles) {
     buf_byte(out, ']');
 }
 
-static void write_operation(struct buf *out, const struct api_route *r) {
+static void write_operation(struct buf *out, const struct api *api, const struct api_route *r) {
     buf_byte(out, '"');
     write_lower(out, r->method);
     buf_text(out, "\":{\"operationId\":\"");
@@ -286,7 +339,7 @@ static void write_operation(struct buf *out, const struct api_route *r) {
     write_roles(out, r->roles);
     write_parameters(out, r);
     write_body(out, r);
-    write_answers(out, r);
+    write_answers(out, api, r);
     buf_byte(out, '}');
 }
 
@@ -303,7 +356,7 @@ static void write_paths(struct buf *out, const struct api *api, struct shapes *s
         for (const struct api_route *o = r; o->method != NULL; o++)
             if (strcmp(o->path, r->path) == 0 && access_knows(o->operation)) {
                 buf_text(out, more ? "," : "");
-                write_operation(out, o);
+                write_operation(out, api, o);
                 collect(shapes, o->shape);
                 more = true;
             }

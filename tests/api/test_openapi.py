@@ -1,0 +1,66 @@
+"""The server against its own descriptions: schemathesis makes requests from them, right and wrong ones, and holds every answer against them."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+from server import Server
+
+pytest.importorskip("schemathesis")
+
+# What a description cannot say: that one time must come after another, and that a page must be one of the answer's.
+CONFIG = """
+[phases.coverage]
+unexpected-methods = ["PUT", "PATCH", "OPTIONS", "TRACE"]
+
+[[operations]]
+include-path-regex = "/organization/(usage/completions|costs)"
+checks.positive_data_acceptance.expected-statuses = [200, 400, 404]
+"""
+
+
+# Wrong keys are counted by the address that they come from: each request has its own.
+HOOKS = """
+import itertools, requests
+calls, send = itertools.count(), requests.Session.send
+
+def from_another(self, request, **more):
+    call = next(calls)
+    request.headers["X-Forwarded-For"] = f"10.{call >> 16}.{call >> 8 & 255}.{call & 255}"
+    return send(self, request, **more)
+
+requests.Session.send = from_another
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    s = Server(os.environ["UNKAI_PROGRAM"], options=["--trusted-proxies", "127.0.0.1"])
+    try:
+        for _ in range(30):  # so that no guess at the id of a key deletes the one that asks
+            s.unkai("admin", "key", "create", "another", "--role", "read-only")
+        s.admin = json.loads(s.unkai("admin", "key", "create", "tester", "--role", "owner", "--json"))["key"]
+        (s.home / "schemathesis.toml").write_text(CONFIG)
+        (s.home / "hooks.py").write_text(HOOKS)
+        yield s.start()
+        assert s.unkai("ledger", "verify")
+        assert s.stop() == 0
+    finally:
+        s.close()
+
+
+# The tenant's first: administration may archive it.
+@pytest.mark.parametrize("prefix, examples", [("/v1", 10), ("/admin/v1", 3)])
+def test_answers_are_as_described(server, prefix, examples):
+    key = server.admin if prefix == "/admin/v1" else server.key
+    program = pathlib.Path(sysconfig.get_path("scripts")) / "schemathesis"
+    done = subprocess.run(
+        [sys.executable, program, "--config-file", server.home / "schemathesis.toml", "run",
+         f"http://127.0.0.1:{server.port}{prefix}/openapi.json", "--header", f"Authorization: Bearer {key}", "--workers", "1",
+         "--max-examples", str(examples), "--seed", "1", "--generation-database", "none", "--warnings", "off", "--no-color"],
+        cwd=server.home, env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert "No issues found" in done.stdout
