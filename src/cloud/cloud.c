@@ -78,6 +78,8 @@ static int open_books(struct cloud *c, struct error *e) {
     if (rc == 0)
         rc = memory_load(c, e);
     if (rc == 0)
+        rc = away_recover(c, e);
+    if (rc == 0)
         rc = recover_open(c, e);
     if (rc == 0)
         rc = limit_load(c, e);
@@ -277,6 +279,14 @@ static int stopped(const struct cloud *c, struct error *e) {
     return error_set(e, ERR_UNAVAILABLE, "the books have stopped: %s", c->why.text);
 }
 
+int cloud_is_away(struct error *e) {
+    return error_set(e, ERR_UNAVAILABLE, "the books' database is away; try again in a moment");
+}
+
+bool cloud_away(struct cloud *c) {
+    return atomic_load(&c->is_away);
+}
+
 bool cloud_stopped(struct cloud *c, struct error *why) {
     if (!atomic_load(&c->broken))
         return false;
@@ -312,9 +322,10 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     h->limited_key = memory_key(c, h->key);
     if (h->limited_key != NULL && h->limited_key->tenant != h->tenant)
         h->limited_key = NULL;
-    int rc = atomic_load(&c->broken) ? stopped(c, e)
-             : h->tenant == NULL     ? error_set(e, ERR_AUTH, "the tenant is gone")
-                                     : place(c, h, a, e);
+    int rc = atomic_load(&c->broken)    ? stopped(c, e)
+             : atomic_load(&c->is_away) ? cloud_is_away(e)
+             : h->tenant == NULL        ? error_set(e, ERR_AUTH, "the tenant is gone")
+                                        : place(c, h, a, e);
     pthread_mutex_unlock(&c->lock);
     if (rc != 0) {
         free(h);

@@ -122,6 +122,8 @@ void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
 
 /* The database has failed: nothing is admitted, and no hold becomes durable any more, until the process is started again. */
 bool cloud_stopped(struct cloud *c, struct error *why);
+/* The database's server is gone for now: what runs goes on, nothing is admitted (ERR_UNAVAILABLE). */
+bool cloud_away(struct cloud *c);
 
 /* Send webhooks that are due from now on until cloud_close, in a thread of its own (docs/limits.md). within: also to addresses that are not public. */
 int cloud_send_webhooks(struct cloud *c, bool within, struct error *e);

@@ -126,7 +126,9 @@ struct hold {
     uint64_t writing_sent, writing_cached; /* of the group that is being committed */
     uint64_t group;                        /* that writes the hold */
     bool whole;                            /* its settlement is in the same group: one row is written once */
-    bool ended; /* its settlement is queued behind what was sent, and says as much */
+    bool ended;            /* its settlement is queued behind what was sent, and says as much */
+    bool behind, kept_end; /* see away.c */
+    struct hold *next_behind;
     struct settlement settlement;
     struct warning warning;
     amount charge;
@@ -165,11 +167,12 @@ struct cloud {
     struct entry *first, **last;     /* the queue */
     bool stopping, writing, waiting; /* waiting: the writer, for an entry */
     uint32_t undurable;              /* holds that are not durable yet */
-    atomic_bool broken;
+    atomic_bool broken, is_away;
     struct error why;
     struct cloud_stats stats;
     pthread_t writer;
     /* The writer's. */
+    struct away *away; /* NULL: the database is there */
     uint64_t groups;
     int64_t now; /* of the group */
     int64_t next_expiry;
@@ -239,12 +242,26 @@ int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, str
 int journal_call_between(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
                          void *context, struct error *e);
 
+struct hold *journal_hold(struct entry *entry); /* whose entry it is */
+/* One transaction: entries, and what was sent of the holds that are behind. */
+int journal_write(struct cloud *c, struct entry *group, struct hold *behind, struct error *e);
+
+/* ---- away.c: the database's server is gone, on the writer's thread ---- */
+/* The group could not be written (why), or it is not known whether it was: it is kept. An error: of the spool. */
+int away_begin(struct cloud *c, struct entry *group, const struct error *why, struct error *e);
+int away_keep(struct cloud *c, struct entry *group, struct error *e); /* a further one */
+int away_try(struct cloud *c, struct error *e);                       /* is it back? Then all is written */
+void away_end(struct cloud *c);                                       /* what is kept stays in the spool */
+/* At the start: what the spool of a server that ended then says. */
+int away_recover(struct cloud *c, struct error *e);
+
 /* ---- settle.c: a group's entries, on the writer's thread ---- */
 int settle_hold(struct cloud *c, struct hold *h, struct error *e);
 int settle_sent(struct cloud *c, const struct hold *h, struct error *e);
 int settle_charge(struct cloud *c, struct hold *h, bool *again,
                   struct error *e);                 /* *again: it was written before */
 int settle_group(struct cloud *c, struct error *e); /* before the commit: the accounts and the usage */
+void settle_undo(struct cloud *c); /* the transaction was not to be: forget what the group came to */
 void settle_free(struct cloud *c);
 
 /* ---- recover.c ---- */
@@ -297,6 +314,7 @@ extern const struct operation_row backup_operations[];
 /* ---- cloud.c: where the books of a data folder are ---- */
 int cloud_lock(const char *folder, int *fd,
                struct error *e);             /* held until fd is closed. ERR_CONFLICT: by another one */
+int cloud_is_away(struct error *e);          /* ERR_UNAVAILABLE */
 const char *cloud_where(const char *folder); /* for store_open */
 
 /* ---- webhook.c ---- */

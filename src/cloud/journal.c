@@ -1,6 +1,6 @@
 /* The writer: one thread takes all that is queued, writes it in one transaction, commits, and only then says that it is durable (group commit).
  * Entries are written in the order in which memory changed, so that whatever a crash leaves is a past state of the memory. An error of the database stops the
- * money path for good: nothing is retried, and nothing more is admitted. */
+ * money path for good: nothing is retried, and nothing more is admitted. A server of a database that is gone may come back: see away.c. */
 #include "cloud/inner.h"
 
 #include "base/clock.h"
@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <time.h>
 
+enum { LOOK_NS = 50000000 };
+
 /* ---- groups ---- */
 
-static struct hold *hold_of(struct entry *entry) {
+struct hold *journal_hold(struct entry *entry) {
     size_t offset = entry->kind == ENTRY_HOLD   ? offsetof(struct hold, placed)
                     : entry->kind == ENTRY_SENT ? offsetof(struct hold, journal)
                                                 : offsetof(struct hold, settled);
@@ -22,7 +24,7 @@ static struct hold *hold_of(struct entry *entry) {
 static int write_entry(struct cloud *c, struct entry *entry, struct error *e) {
     if (entry->kind == ENTRY_FIND)
         return find_run(c->store, entry, e);
-    struct hold *h = hold_of(entry);
+    struct hold *h = journal_hold(entry);
     bool again;
     if (entry->kind == ENTRY_HOLD)
         return settle_hold(c, h, e);
@@ -40,17 +42,21 @@ static void broke(struct cloud *c, const struct error *e) {
               e->text);
 }
 
-static int write_group(struct cloud *c, struct entry *group, struct error *e) {
+int journal_write(struct cloud *c, struct entry *group, struct hold *behind, struct error *e) {
     int rc = ledger_begin(&c->ledger, e);
     c->now = clock_wall_ns();
     for (struct entry *i = group; rc == 0 && i != NULL; i = i->beside)
         rc = write_entry(c, i, e);
+    for (const struct hold *h = behind; rc == 0 && h != NULL; h = h->next_behind)
+        rc = settle_sent(c, h, e);
     if (rc == 0)
         rc = settle_group(c, e);
     if (rc == 0)
         rc = ledger_commit(&c->ledger, e);
-    if (rc != 0)
+    if (rc != 0) {
         ledger_rollback(&c->ledger);
+        settle_undo(c);
+    }
     return rc;
 }
 
@@ -69,7 +75,7 @@ static void group_done(struct cloud *c, struct entry *group, bool durable) {
             find_done(c, i, durable);
             continue;
         }
-        struct hold *h = hold_of(i);
+        struct hold *h = journal_hold(i);
         if (i->kind == ENTRY_HOLD) {
             atomic_store(&h->durable, durable);
         } else if (i->kind == ENTRY_SETTLE) {
@@ -82,16 +88,35 @@ static void group_done(struct cloud *c, struct entry *group, bool durable) {
     }
 }
 
+/* The database has gone: what could not be written, or it is not known whether it was, is kept. */
+static int go_away(struct cloud *c, struct entry *group, const struct error *e) {
+    struct error why = *e, spool = {0};
+    int rc = away_begin(c, group, &why, &spool);
+    if (rc != 0)
+        broke(c, &spool);
+    return rc;
+}
+
+static int call_error(struct cloud *c, struct call *call) {
+    return atomic_load(&c->broken)    ? error_set(&call->error, ERR_UNAVAILABLE, "%s", c->why.text)
+           : atomic_load(&c->is_away) ? cloud_is_away(&call->error)
+           : call->between            ? 0
+                                      : ledger_begin(&c->ledger, &call->error);
+}
+
 static void run_call(struct cloud *c, struct call *call) {
-    int rc = atomic_load(&c->broken) ? error_set(&call->error, ERR_UNAVAILABLE, "%s", c->why.text)
-             : call->between         ? 0
-                                     : ledger_begin(&c->ledger, &call->error);
-    if (rc == 0 && (rc = call->run(c, call->context, &call->error)) == 0 && !call->between)
+    int rc = call_error(c, call), ran = ERR_UNAVAILABLE;
+    bool here = !atomic_load(&c->broken) && !atomic_load(&c->is_away);
+    if (rc == 0 && (rc = ran = call->run(c, call->context, &call->error)) == 0 && !call->between)
         rc = ledger_commit(&c->ledger, &call->error);
-    if ((rc == ERR_IO || rc == ERR_CORRUPT) && !atomic_load(&c->broken))
-        broke(c, &call->error); /* memory may have changed already */
     if (rc != 0)
         ledger_rollback(&c->ledger);
+    /* Memory may have changed already, and when the database goes in a commit it is not known whether the books have. */
+    if (here &&
+        (rc == ERR_IO || rc == ERR_CORRUPT || (rc == ERR_UNAVAILABLE && ran == 0 && store_wrote(c->store))))
+        broke(c, &call->error);
+    else if (here && rc == ERR_UNAVAILABLE && store_is_url(cloud_where(c->folder)))
+        go_away(c, NULL, &call->error);
     pthread_mutex_lock(&c->lock);
     call->rc = rc;
     call->done = true;
@@ -111,14 +136,14 @@ static struct entry *take_group(struct cloud *c) {
         *link = i;
         link = &i->beside;
         if (i->kind == ENTRY_SENT) {
-            hold_of(i)->writing_sent = hold_of(i)->sent;
-            hold_of(i)->writing_cached = hold_of(i)->cached;
-            hold_of(i)->ended = hold_of(i)->settled.queued;
+            journal_hold(i)->writing_sent = journal_hold(i)->sent;
+            journal_hold(i)->writing_cached = journal_hold(i)->cached;
+            journal_hold(i)->ended = journal_hold(i)->settled.queued;
         }
         if (i->kind == ENTRY_HOLD)
-            hold_of(i)->group = c->groups;
+            journal_hold(i)->group = c->groups;
         if (i->kind == ENTRY_SETTLE)
-            hold_of(i)->whole = hold_of(i)->group == c->groups;
+            journal_hold(i)->whole = journal_hold(i)->group == c->groups;
     } while (c->first != NULL && c->first->kind != ENTRY_CALL && group->kind != ENTRY_CALL);
     *link = NULL;
     if (c->first == NULL)
@@ -135,60 +160,75 @@ void journal_expire_at(struct cloud *c, int64_t at) {
 
 static void expire(struct cloud *c) {
     struct error e = {0};
-    int64_t next = 0;
+    int64_t now = clock_wall_ns(), next = 0;
     int rc = ledger_begin(&c->ledger, &e);
-    if (rc == 0 && (rc = ledger_expire(c, clock_wall_ns(), &next, &e)) == 0)
+    if (rc == 0 && (rc = ledger_expire(c, now, &next, &e)) == 0)
         rc = ledger_commit(&c->ledger, &e);
-    c->next_expiry = next;
-    if (rc != 0) {
+    c->next_expiry = rc == 0 ? next : now;
+    if (rc != 0)
         ledger_rollback(&c->ledger);
+    if (rc == ERR_UNAVAILABLE)
+        go_away(c, NULL, &e);
+    else if (rc != 0)
         broke(c, &e);
-    }
 }
 
-/* Under the lock: wait for an entry, but no longer than until something expires; the clock may be set meanwhile. */
+/* Under the lock: wait for an entry, but no longer than until something expires, or it is time to look for the database again; the clock may be set meanwhile. */
 static void wait_for_entry(struct cloud *c) {
     struct timespec until;
     c->waiting = true;
-    if (c->next_expiry == INT64_MAX) {
+    if (c->away == NULL && c->next_expiry == INT64_MAX) {
         pthread_cond_wait(&c->wake, &c->lock);
     } else {
         clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec++;
+        until.tv_nsec += c->away != NULL ? LOOK_NS : 1000000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&c->wake, &c->lock, &until);
     }
     c->waiting = false;
+}
+
+static void write_or_keep(struct cloud *c, struct entry *group) {
+    struct error e = {0};
+    bool durable = !atomic_load(&c->broken); /* what is not written any more is settled by recovery */
+    if (durable) {
+        int rc = c->away != NULL ? away_keep(c, group, &e) : journal_write(c, group, NULL, &e);
+        if (rc == ERR_UNAVAILABLE && go_away(c, group, &e) == 0)
+            return;
+        if (rc == 0 && c->away != NULL)
+            return;
+        if (rc != 0 && !atomic_load(&c->broken))
+            broke(c, &e);
+        durable = rc == 0;
+    }
+    group_done(c, group, durable);
 }
 
 static void *writer_main(void *context) {
     struct cloud *c = context;
     struct error e = {0};
     for (;;) {
-        if (clock_wall_ns() >= c->next_expiry && !atomic_load(&c->broken))
+        bool broken = atomic_load(&c->broken);
+        if (c->away != NULL && !broken && away_try(c, &e) != 0)
+            broke(c, &e);
+        if (c->away == NULL && !broken && clock_wall_ns() >= c->next_expiry)
             expire(c);
         pthread_mutex_lock(&c->lock);
         if (c->first == NULL && !c->stopping)
             wait_for_entry(c);
-        if (c->first == NULL && !c->stopping) {
-            pthread_mutex_unlock(&c->lock);
-            continue;
-        }
-        if (c->first == NULL) {
-            pthread_mutex_unlock(&c->lock);
-            return NULL;
-        }
-        struct entry *group = take_group(c);
+        bool over = c->first == NULL && c->stopping;
+        struct entry *group = c->first != NULL ? take_group(c) : NULL;
         pthread_mutex_unlock(&c->lock);
+        if (over)
+            return NULL;
+        if (group == NULL)
+            continue;
         if (group->kind == ENTRY_CALL) {
             run_call(c, (struct call *)(void *)group);
             continue;
         }
-        bool durable = !atomic_load(&c->broken); /* what is not written any more is settled by recovery */
-        if (durable && write_group(c, group, &e) != 0) {
-            broke(c, &e);
-            durable = false;
-        }
-        group_done(c, group, durable);
+        write_or_keep(c, group);
         if (c->on_durable != NULL)
             c->on_durable(c->context);
     }
@@ -248,4 +288,5 @@ void journal_stop(struct cloud *c) {
     pthread_mutex_unlock(&c->lock);
     pthread_join(c->writer, NULL);
     c->writing = false;
+    away_end(c);
 }

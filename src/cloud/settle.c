@@ -216,18 +216,26 @@ int settle_group(struct cloud *c, struct error *e) {
     return rc;
 }
 
-void settle_free(struct cloud *c) {
-    for (struct revenue *r = c->revenues, *next; r != NULL; r = next) {
-        next = r->next;
+void settle_undo(struct cloud *c) {
+    for (struct tenant *t; (t = c->touched) != NULL; c->touched = t->next_touched) {
+        t->touched = false;
+        for (struct tally *y; (y = t->tallies) != NULL;) {
+            t->tallies = y->next;
+            y->next = c->spare_tallies;
+            c->spare_tallies = y;
+        }
+    }
+    for (struct revenue *r;
+         (r = c->revenues) != NULL;) { /* their accounts may be new, and gone with the rest */
+        c->revenues = r->next;
         free(r);
     }
+}
+
+void settle_free(struct cloud *c) {
+    settle_undo(c);
     for (struct tally *y = c->spare_tallies, *next; y != NULL; y = next) {
         next = y->next;
         free(y);
     }
-    for (struct tenant *t = c->tenants; t != NULL; t = t->next) /* of a group that failed */
-        for (struct tally *y = t->tallies, *next; y != NULL; y = next) {
-            next = y->next;
-            free(y);
-        }
 }

@@ -25,7 +25,8 @@ static void get_health(struct visit *v) {
     /* One model that has failed does not stop the others; a balancer should turn away when none is left, when the books have stopped, or when we
      * are leaving. */
     struct error why;
-    bool well = failed < v->g->metrics.models && v->g->drain_until == 0 && !cloud_stopped(v->g->cloud, &why);
+    bool well = failed < v->g->metrics.models && v->g->drain_until == 0 &&
+                !cloud_stopped(v->g->cloud, &why) && !cloud_away(v->g->cloud);
     struct buf out = {0};
     buf_printf(&out, "{\"status\":\"%s\",\"models\":%zu,\"failed\":%zu}\n", well ? "ok" : "unavailable",
                v->g->metrics.models, failed);

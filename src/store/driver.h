@@ -10,6 +10,7 @@ struct driver {
     int (*begin_reading)(struct store *s, struct error *e);
     int (*commit)(struct store *s, struct error *e);
     void (*rollback)(struct store *s);
+    int (*reconnect)(struct store *s, bool *committed, struct error *e);
     int (*prepare)(struct store *s, struct query **out, const char *sql, struct error *e);
     void (*forget)(struct query *q); /* frees it */
     void (*reset)(struct query *q);  /* rows that were not read are dropped, parameters unbound */
@@ -29,6 +30,7 @@ enum { STORE_PARAMETERS = 24, STORE_BUCKETS = 256 };
 
 struct store {
     const struct driver *driver;
+    bool read;                            /* the last transaction has changed nothing */
     struct query *queries[STORE_BUCKETS]; /* by the address of their text */
 };
 

@@ -382,10 +382,25 @@ static int renumber(struct store *base, struct error *e) {
     return failed(s, e);
 }
 
+/* Which transaction it is must be known before its commit is sent: when no answer comes, that is what to ask for. */
+static int name_transaction(struct postgres *s, struct error *e) {
+    struct query *q;
+    s->base.read = false;
+    int rc = store_query(&s->base, &q, "SELECT pg_current_xact_id_if_assigned()", e);
+    if (rc != 0 || (rc = step(q, e)) < 0)
+        return rc;
+    snprintf(s->committing, sizeof s->committing, "%s", column_text(q, 0).p);
+    s->base.read = s->committing[0] == 0;
+    return run(q, e);
+}
+
 static int commit(struct store *base, struct error *e) {
     struct postgres *s = postgres_of(base);
-    if (send_words(s, "COMMIT") == 0)
+    s->committing[0] = 0;
+    if (name_transaction(s, e) == 0 && send_words(s, "COMMIT") == 0)
         synchronise(s);
+    if (s->rc != ERR_UNAVAILABLE)
+        s->committing[0] = 0;
     s->writing = s->rc != 0;
     return failed(s, e);
 }
@@ -411,9 +426,22 @@ static int64_t changed(struct query *base) {
     return s->rc == 0 ? s->changed : 0;
 }
 
+static int reconnect(struct store *base, bool *committed, struct error *e) {
+    struct postgres *s = postgres_of(base);
+    int rc = postgres_reconnect(s, committed, e);
+    if (rc != 0)
+        return rc;
+    store_forget(base); /* what was prepared was so on the old connection */
+    s->rc = s->pending = 0;
+    s->writing = false;
+    s->committing[0] = 0;
+    return 0;
+}
+
 static void postgres_close(struct store *base) {
     struct postgres *s = postgres_of(base);
     PQfinish(s->db);
+    PQfinish(s->next);
     free(s->url);
     free(s);
 }
@@ -424,6 +452,7 @@ static const struct driver driver = {
     .begin_reading = begin_reading,
     .commit = commit,
     .rollback = rollback,
+    .reconnect = reconnect,
     .prepare = prepare,
     .forget = forget,
     .reset = reset,
@@ -446,8 +475,6 @@ int postgres_open(struct store **out, const char *url, struct error *e) {
     }
     s->base.driver = &driver;
     int rc = postgres_connect(s, e);
-    if (rc == 0 && (PQsetnonblocking(s->db, 1) != 0 || PQenterPipelineMode(s->db) == 0))
-        rc = postgres_fail(s, NULL, e);
     if (rc != 0) {
         store_close(&s->base);
         return rc;

@@ -49,7 +49,7 @@ int postgres_fail(struct postgres *s, const PGresult *r, struct error *e) {
     return error_set(e, code, "the books' database: %s (%s)", line, state);
 }
 
-/* ---- connecting ---- */
+/* ---- whom to trust ---- */
 
 /* libpq takes a password with an @, / or ? in it for something else, and would say so. */
 static int check_url(const char *url, struct error *e) {
@@ -94,32 +94,6 @@ static const char session[] =
     "SET client_min_messages = warning; SET bytea_output = hex; SET standard_conforming_strings = on;"
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3;"
     "SET idle_in_transaction_session_timeout = '60s'";
-
-static void be_silent(void *context, const PGresult *r) {}
-
-int postgres_connect(struct postgres *s, struct error *e) {
-    static const char *const name[] = {"dbname",           "application_name", "client_encoding",
-                                       "connect_timeout",  "keepalives_idle",  "keepalives_interval",
-                                       "keepalives_count", "tcp_user_timeout", NULL};
-    const char *const value[] = {s->url, "unkai", "UTF8", "5", "10", "3", "3", "20000", NULL};
-    PQconninfoOption *parsed = NULL;
-    int rc = check_url(s->url, e);
-    if (rc != 0)
-        return rc;
-    parsed = PQconninfoParse(s->url, NULL); /* what it has to say may hold the password */
-    if (parsed == NULL)
-        return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
-    PQconninfoFree(parsed);
-    s->db = PQconnectdbParams(name, value, 1);
-    if (s->db == NULL)
-        return error_set(e, ERR_NO_MEMORY, "no memory for the books");
-    if (PQstatus(s->db) != CONNECTION_OK)
-        return postgres_fail(s, NULL, e);
-    PQsetNoticeReceiver(s->db, be_silent, NULL);
-    if ((rc = run_now(s, session, e)) != 0 || (rc = check_server(s, e)) != 0)
-        return rc;
-    return postgres_migrate(s, e);
-}
 
 /* ---- the schema ---- */
 
@@ -176,7 +150,7 @@ static int migrate_step(struct postgres *s, int64_t at, struct error *e) {
 }
 
 /* In one transaction, the lock taken first: of two nodes that start together one migrates. */
-int postgres_migrate(struct postgres *s, struct error *e) {
+static int migrate(struct postgres *s, struct error *e) {
     int64_t at = 0;
     int known = store_version();
     int rc = run_now(s,
@@ -189,4 +163,94 @@ int postgres_migrate(struct postgres *s, struct error *e) {
     for (; rc == 0 && at < known; at++)
         rc = migrate_step(s, at, e);
     return rc == 0 ? run_now(s, "COMMIT", e) : rc;
+}
+
+/* ---- connecting ---- */
+
+static void be_silent(void *context, const PGresult *r) {}
+
+static const char *const option_names[] = {"dbname",           "application_name", "client_encoding",
+                                           "connect_timeout",  "keepalives_idle",  "keepalives_interval",
+                                           "keepalives_count", "tcp_user_timeout", NULL};
+
+/* The connection is made: may it be used? */
+static int set_up(struct postgres *s, struct error *e) {
+    int rc;
+    if (s->db == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory for the books");
+    if (PQstatus(s->db) != CONNECTION_OK)
+        return postgres_fail(s, NULL, e);
+    PQsetNoticeReceiver(s->db, be_silent, NULL);
+    if ((rc = run_now(s, session, e)) != 0 || (rc = check_server(s, e)) != 0)
+        return rc;
+    return migrate(s, e);
+}
+
+static int start_pipeline(struct postgres *s, struct error *e) {
+    return PQsetnonblocking(s->db, 1) == 0 && PQenterPipelineMode(s->db) == 1 ? 0 : postgres_fail(s, NULL, e);
+}
+
+int postgres_connect(struct postgres *s, struct error *e) {
+    const char *const value[] = {s->url, "unkai", "UTF8", "5", "10", "3", "3", "20000", NULL};
+    PQconninfoOption *parsed = NULL;
+    int rc = check_url(s->url, e);
+    if (rc != 0)
+        return rc;
+    parsed = PQconninfoParse(s->url, NULL); /* what it has to say may hold the password */
+    if (parsed == NULL)
+        return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
+    PQconninfoFree(parsed);
+    s->db = PQconnectdbParams(option_names, value, 1);
+    rc = set_up(s, e);
+    return rc != 0 ? rc : start_pipeline(s, e);
+}
+
+/* ---- again ---- */
+
+/* What has become of the transaction whose commit was not answered. While its old connection lives that is not decided. */
+static int ask_outcome(struct postgres *s, bool *committed, struct error *e) {
+    const char *const value[] = {s->committing};
+    *committed = false;
+    if (s->committing[0] == 0)
+        return 0;
+    PGresult *r = PQexecParams(s->db, "SELECT coalesce(pg_xact_status($1::text::xid8), 'unknown')", 1, NULL,
+                               value, NULL, NULL, 0);
+    int rc = PQresultStatus(r) == PGRES_TUPLES_OK ? 0 : postgres_fail(s, r, e);
+    const char *outcome = rc == 0 ? PQgetvalue(r, 0, 0) : "";
+    *committed = strcmp(outcome, "committed") == 0;
+    if (rc == 0 && strcmp(outcome, "in progress") == 0)
+        rc = error_set(e, ERR_UNAVAILABLE, "the books' database is not done with the last transaction");
+    else if (rc == 0 && !*committed && strcmp(outcome, "aborted") != 0)
+        rc = error_set(e, ERR_CORRUPT, "the books' database does not know what became of a transaction");
+    PQclear(r);
+    return rc;
+}
+
+static int take_over(struct postgres *s, bool *committed, struct error *e) {
+    PQfinish(s->db);
+    s->db = s->next;
+    s->next = NULL;
+    int rc = set_up(s, e);
+    if (rc == 0 && (rc = ask_outcome(s, committed, e)) == 0)
+        rc = start_pipeline(s, e);
+    return rc;
+}
+
+int postgres_reconnect(struct postgres *s, bool *committed, struct error *e) {
+    const char *const value[] = {s->url, "unkai", "UTF8", "5", "10", "3", "3", "20000", NULL};
+    if (s->next == NULL) {
+        s->next = PQconnectStartParams(option_names, value, 1);
+        return s->next != NULL ? 1 : error_set(e, ERR_UNAVAILABLE, "no memory for a connection");
+    }
+    switch (PQconnectPoll(s->next)) {
+    case PGRES_POLLING_OK:
+        return take_over(s, committed, e);
+    case PGRES_POLLING_FAILED:
+        error_write(e, ERR_UNAVAILABLE, "", "the books' database does not answer");
+        PQfinish(s->next);
+        s->next = NULL;
+        return ERR_UNAVAILABLE;
+    default:
+        return 1;
+    }
 }

@@ -34,7 +34,7 @@ const char *const schema_migrations[] = {
     /* 2: the chain over the journal, pending transfers, periods, roll-ups, limits, idempotency, billing, the owner's assets, administration.
      * Written in words that PostgreSQL takes too once its driver has replaced the types; see store.h. */
     "DROP TABLE posting;"
-    "DROP INDEX request_by_tenant;" /* usage_day is read instead */
+    "DROP INDEX request_by_tenant;"                          /* usage_day is read instead */
     "UPDATE account SET remainder = remainder * 1000000000;" /* 10^-12 became 10^-21 */
     "ALTER TABLE account ADD COLUMN pending_debit INTEGER NOT NULL DEFAULT 0;" /* what pending transfers and holds may still take */
     "ALTER TABLE account ADD COLUMN pending_credit INTEGER NOT NULL DEFAULT 0;" /* and bring */

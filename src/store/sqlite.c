@@ -166,6 +166,10 @@ static struct str column_text(struct query *q, int column) {
     return p != NULL ? (struct str){p, n} : (struct str){"", 0};
 }
 
+static int reconnect(struct store *s, bool *committed, struct error *e) {
+    return error_set(e, ERR_INTERNAL, "a file does not go away");
+}
+
 static int renumber(struct store *s, struct error *e) {
     return 0; /* SQLite counts on from the highest */
 }
@@ -176,6 +180,7 @@ static const struct driver driver = {
     .begin_reading = begin_reading,
     .commit = commit,
     .rollback = rollback,
+    .reconnect = reconnect,
     .prepare = prepare,
     .forget = forget,
     .reset = reset,

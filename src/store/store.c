@@ -44,6 +44,14 @@ void store_rollback(struct store *s) {
     s->driver->rollback(s);
 }
 
+bool store_wrote(const struct store *s) {
+    return !s->read;
+}
+
+int store_reconnect(struct store *s, bool *committed, struct error *e) {
+    return s->driver->reconnect(s, committed, e);
+}
+
 int store_query(struct store *s, struct query **out, const char *sql, struct error *e) {
     struct query **bucket = &s->queries[((uintptr_t)sql >> 3) % STORE_BUCKETS], *q = *bucket;
     while (q != NULL && q->sql != sql)
