@@ -16,7 +16,7 @@ static int adopt_usage(struct ledger *l, const struct chain_row *row, struct err
 static int adopt_one(struct ledger *l, struct error *e) {
     struct query *q;
     struct chain_row row;
-    int rc = chain_read(l->store, &q, l->seq, e);
+    int rc = chain_read(l->store, &q, l->seq, 1, e);
     if (rc != 0 || (rc = chain_next(q, &row, e)) <= 0 ||
         (rc = ledger_need_period(l, row.transfer.at, e)) != 0)
         return rc;

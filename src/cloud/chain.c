@@ -44,7 +44,7 @@ struct hash chain_hash(struct buf *row, const struct hash *before, int64_t seq, 
     return hash_sha256(buf_view(row));
 }
 
-int chain_read(struct store *s, struct query **q, int64_t after, struct error *e) {
+int chain_read(struct store *s, struct query **q, int64_t after, int64_t most, struct error *e) {
     int rc = store_query(
         s, q,
         "SELECT t.seq, t.period, t.at, t.debit, t.credit, t.amount, t.phase, t.id, t.kind, t.about, t.note,"
@@ -52,11 +52,13 @@ int chain_read(struct store *s, struct query **q, int64_t after, struct error *e
         " r.key, r.price, r.rate, r.at, r.prompt, r.most, r.hold, r.sent, r.cached, r.charge, r.chip_ns,"
         " r.prefill_ns, r.first_token_ns, r.total_ns FROM transfer t"
         " LEFT JOIN request r ON t.kind = 'settle' AND r.id = substr(t.id, 8)" /* behind "settle:" */
-        " WHERE t.seq > $1 ORDER BY t.seq",
+        " WHERE t.seq > $1 ORDER BY t.seq LIMIT $2",
         e);
-    if (rc == 0)
-        query_int(*q, 1, after);
-    return rc;
+    if (rc != 0)
+        return rc;
+    query_int(*q, 1, after);
+    query_int(*q, 2, most);
+    return 0;
 }
 
 int chain_next(struct query *q, struct chain_row *out, struct error *e) {

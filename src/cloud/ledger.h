@@ -125,8 +125,8 @@ struct chain_row {
     struct usage_record usage;
     struct hash hash; /* as it stands in the row: nothing but zeros when there is none */
 };
-/* Ask for the rows behind number `after`, in order. */
-int chain_read(struct store *s, struct query **q, int64_t after, struct error *e);
+/* Ask for the rows behind number `after`, in order, `most` at most. */
+int chain_read(struct store *s, struct query **q, int64_t after, int64_t most, struct error *e);
 /* 1: a row; 0: no more. */
 int chain_next(struct query *q, struct chain_row *out, struct error *e);
 
@@ -139,7 +139,12 @@ struct verification {
     int64_t known_at; /* out: the number of the transfer whose root that is; 0: the books do not contain it */
     struct hash root; /* out: of the last transfer */
 };
-/* Check everything; what is wrong is appended to `wrong` as JSON strings, separated by commas. */
+/* In pieces, each in a transaction, between which others may write; what is wrong is appended to `wrong` as JSON strings, separated by commas. */
+struct verify_walk *ledger_verify_begin(struct buf *wrong); /* NULL: no memory */
+int ledger_verify_piece(struct ledger *l, struct verify_walk *w, struct verification *v,
+                        struct error *e); /* 1: there is more; 0: that was all */
+void ledger_verify_end(struct verify_walk *w);
+/* All of it in the transaction that the ledger is in. */
 int ledger_verify(struct ledger *l, struct verification *v, struct buf *wrong, struct error *e);
 
 #endif

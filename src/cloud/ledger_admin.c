@@ -494,6 +494,6 @@ const struct operation_row ledger_operations[] = {
     {"ledger.list", ledger_op_list, OPERATION_READS},
     {"ledger.show", ledger_op_show, OPERATION_READS},
     {"ledger.zone", ledger_op_zone},
-    {"ledger.verify", report_verify, OPERATION_READS},
+    {"ledger.verify", report_verify, OPERATION_READS_LONG},
     {NULL},
 };

@@ -153,28 +153,46 @@ static int parse_root(struct hash *out, struct str text, struct error *e) {
     return good ? 0 : error_param(e, ERR_INVALID, "root", "a root is %d hexadecimal digits", HASH_HEX);
 }
 
+struct verifying {
+    struct verify_walk *walk;
+    struct verification result;
+    bool more;
+};
+
+static int verify_some(struct cloud *c, void *context, struct error *e) {
+    struct verifying *v = context;
+    pthread_mutex_lock(&c->lock);
+    v->result.live = c->stats.open_holds > 0;
+    pthread_mutex_unlock(&c->lock);
+    int rc = ledger_verify_piece(&c->ledger, v->walk, &v->result, e);
+    v->more = rc > 0;
+    return rc > 0 ? 0 : rc;
+}
+
+/* Runs on the caller's thread, a piece at a time on the writer's. */
 int report_verify(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct buf wrong = {0};
-    struct verification v = {0};
     struct hash known;
     char root[HASH_HEX + 1];
     struct str text = json_as_str(json_get(args, "root"));
     int rc = text.n > 0 ? parse_root(&known, text, e) : 0;
     if (rc != 0)
         return rc;
-    v.known = text.n > 0 ? &known : NULL;
-    pthread_mutex_lock(&c->lock);
-    v.live = c->stats.open_holds > 0;
-    pthread_mutex_unlock(&c->lock);
-    rc = ledger_verify(&c->ledger, &v, &wrong, e);
-    if (v.known != NULL && v.known_at == 0)
+    struct verifying v = {
+        .walk = ledger_verify_begin(&wrong), .result = {.known = text.n > 0 ? &known : NULL}, .more = true};
+    if (v.walk == NULL)
+        return error_set(e, ERR_NO_MEMORY, "no memory to verify");
+    while (rc == 0 && v.more)
+        rc = journal_call(c, verify_some, &v, e);
+    ledger_verify_end(v.walk);
+    if (v.result.known != NULL && v.result.known_at == 0)
         buf_printf(&wrong, "%s\"the books do not contain the root %.*s\"", wrong.n ? "," : "", (int)text.n,
                    text.p);
-    hash_hex(&v.root, root);
+    hash_hex(&v.result.root, root);
     buf_printf(out, "{\"ok\":%s,\"transfers\":%lld,\"root\":\"%s\"", wrong.n ? "false" : "true",
-               (long long)v.transfers, root);
-    if (v.known_at > 0)
-        buf_printf(out, ",\"root_at\":%lld", (long long)v.known_at);
+               (long long)v.result.transfers, root);
+    if (v.result.known_at > 0)
+        buf_printf(out, ",\"root_at\":%lld", (long long)v.result.known_at);
     buf_text(out, ",\"wrong\":[");
     buf_str(out, buf_view(&wrong));
     buf_text(out, "]}");

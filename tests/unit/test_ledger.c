@@ -109,9 +109,9 @@ static void test_touched(void **state) {
          "[\"the chain breaks at transfer: 1, opening:1\","},
         {"UPDATE transfer SET amount = 9223372036854775807", "is not the sum"},
         {"UPDATE transfer SET credit = 3 WHERE seq = 1", "is not the sum of its postings: tenant:u"},
-        {"UPDATE transfer SET credit = 99 WHERE seq = 1", "belongs to nothing: transfer opening:1"},
+        {"UPDATE transfer SET credit = 99 WHERE seq = 1", "a transfer belongs to no account: opening:1"},
         {"UPDATE transfer SET phase = 1 WHERE seq = 1", "is not the sum of its postings: tenant:t"},
-        {"UPDATE tenant SET account = 99 WHERE name = 'u'", "belongs to nothing: tenant u"},
+        {"UPDATE tenant SET account = 99 WHERE name = 'u'", "a tenant has no account: u"},
         {"DELETE FROM transfer WHERE seq = 1", "a transfer is missing: 1"},
         {"DELETE FROM transfer WHERE seq = 2;"
          "UPDATE account SET balance = 0 WHERE name = 'tenant:u';"
@@ -132,6 +132,18 @@ static void test_touched(void **state) {
         {"UPDATE price SET output = output + 1000000000", "not what its request cost: full"},
         {"UPDATE price SET output = output + 1", "a tenant's charges are not what its requests cost: t"},
         {"UPDATE request SET hold = charge - 1 WHERE id = 'full'", "above its hold: full"},
+        {"UPDATE usage_day SET completion = completion + 1",
+         "a month's usage is not what its requests come to: tenant: 1"},
+        {"UPDATE usage_day SET model = 'n'", "a month's usage is not what its requests come to: tenant: 1"},
+        {"DELETE FROM usage_day", "a month's usage is not what its requests come to: tenant: 1"},
+        {"UPDATE account SET pending_debit = 1 WHERE name = 'tenant:t'",
+         "what is pending on an account is not the sum of it: tenant:t"},
+        {"UPDATE account SET pending_credit = 1 WHERE name = 'tenant:t'",
+         "what is pending on an account is not the sum of it: tenant:t"},
+        {"INSERT INTO pending VALUES (1, 0)", "an open row of pending transfers is of none: 1"},
+        {"UPDATE transfer SET phase = 2 WHERE seq = 1",
+         "what was posted or given back was not pending: opening:1"},
+        {"UPDATE request SET tenant = 9 WHERE id = 'full'", "a request belongs to no tenant: full"},
         /* What adds up all the same: the chain alone sees it. */
         {"UPDATE transfer SET amount = amount + 1 WHERE seq = 2; UPDATE account SET balance = balance + 1"
          " WHERE name = 'tenant:u'; UPDATE account SET balance = balance - 1 WHERE name = 'funding:JPY'",
@@ -140,9 +152,9 @@ static void test_touched(void **state) {
         {"UPDATE transfer SET id = 'opening:9' WHERE seq = 2", ONLY_CHAIN "2, opening:9\"]"},
         {"UPDATE transfer SET note = 'a gift' WHERE seq = 2", ONLY_CHAIN "2, opening:2\"]"},
         {"UPDATE transfer SET hash = x'' WHERE seq = 3", ONLY_CHAIN "3, credit:1:"},
-        {"UPDATE request SET chip_ns = 1 WHERE id = 'full'", ONLY_CHAIN "4, settle:full\"]"},
-        {"UPDATE request SET model = 'other' WHERE id = 'full'", ONLY_CHAIN "4, settle:full\"]"},
-        {"UPDATE request SET key = 2 WHERE id = 'empty'", ONLY_CHAIN "5, settle:empty\"]"},
+        {"UPDATE request SET total_ns = 1 WHERE id = 'full'", ONLY_CHAIN "4, settle:full\"]"},
+        {"UPDATE request SET route = 'other' WHERE id = 'full'", ONLY_CHAIN "4, settle:full\"]"},
+        {"UPDATE request SET at = 2 WHERE id = 'empty'", ONLY_CHAIN "5, settle:empty\"]"},
         {"UPDATE book SET seq = 8", ONLY_HEAD "8\"]"},
         {"UPDATE book SET hash = zeroblob(32)", ONLY_HEAD "7\"]"},
     };
