@@ -98,8 +98,8 @@ static void test_values(void **state) {
     struct str blob = {bytes, sizeof bytes}, none = {NULL, 0};
     for (int i = 0; i < 2; i++) {
         assert_int_equal(store_query(s, &q,
-                                     "INSERT INTO admin_key (name, role, hash, created, revoked)"
-                                     " VALUES ($1, $2, $3, $4, 0) RETURNING id",
+                                     "INSERT INTO admin_key (name, role, hash, created, expires, revoked)"
+                                     " VALUES ($1, $2, $3, $4, 0, 0) RETURNING id",
                                      &e),
                          0);
         query_text(q, 1, i ? none : STR("it's \"so\" \\ \xc3\xa9"));
