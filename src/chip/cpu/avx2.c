@@ -54,6 +54,11 @@
 #define v_bits(x) _mm256_castsi256_ps(x)
 #define vi_shl16(a) _mm256_slli_epi32(a, 16)
 #define vi_shr4(a) _mm256_srli_epi16(a, 4)
+#define vi_shl(a, n) _mm256_slli_epi32(a, n)
+#define vi_sar(a, n) _mm256_srai_epi32(a, n)
+#define vi_sar16(a, n) _mm256_srai_epi16(a, n)
+#define vi_add(a, b) _mm256_add_epi32(a, b)
+#define vi_mul15(a, b) _mm256_mulhrs_epi16(a, b)
 
 /* 4-bit codes: 8 products a block and lane of at most 2 * 15 * 127 fit 16 bits; they widen once, where the offset 8 comes in too. */
 #define START_4(start) vi_zero()
@@ -61,6 +66,9 @@
     _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), _mm256_set1_epi32(start))
 #define DOT_4(sum, low, q0, high, q1) \
     _mm256_add_epi16(_mm256_add_epi16(sum, _mm256_maddubs_epi16(low, q0)), _mm256_maddubs_epi16(high, q1))
+/* Two blocks' sums, as x86_joined.inc.h wants them; the second's start has 0x8000 for tables that need it. */
+#define JOIN(held, sum, start, second) ((held) = _mm256_slli_epi32(END_4(sum, start), 16), vi_zero())
+#define JOINED(held, sum, second) _mm256_blend_epi16(END_4(sum, (second)-0x8000), held, 0xAA)
 /* 8-bit codes become signed; |w| times q with w's sign stays below 2 * 128 * 127, which 16 bits hold. */
 #define START_8(start) vi_zero()
 #define DOT_8(sum, w, q) dot_8(sum, w, q)

@@ -63,11 +63,20 @@
 #define v_bits(x) _mm512_castsi512_ps(x)
 #define vi_shl16(a) _mm512_slli_epi32(a, 16)
 #define vi_shr4(a) _mm512_srli_epi16(a, 4)
+#define vi_shl(a, n) _mm512_slli_epi32(a, n)
+#define vi_sar(a, n) _mm512_srai_epi32(a, n)
+#define vi_sar16(a, n) _mm512_srai_epi16(a, n)
+#define vi_add(a, b) _mm512_add_epi32(a, b)
+#define vi_mul15(a, b) _mm512_mulhrs_epi16(a, b)
 
 #define START_4(start) _mm512_set1_epi32(start)
 #define START_8(start) _mm512_set1_epi32(start)
 #define END_4(sum, start) (sum)
 #define DOT_4(sum, low, q0, high, q1) _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, q0), high, q1)
+/* The second block's sum begins on top of the first's (x86_joined.inc.h); where it does, it has 0x8000 too many, so that it is not negative. */
+#define JOIN(held, sum, start, second) \
+    ((held) = vi_zero(), _mm512_add_epi32(_mm512_slli_epi32(sum, 16), _mm512_set1_epi32(second)))
+#define JOINED(held, sum, second) ((void)(held), _mm512_xor_si512(sum, _mm512_set1_epi32(0x8000)))
 #define DOT_8(sum, w, q) _mm512_dpbusd_epi32(sum, w, q)
 #define DOT_8_PEAK(sum, y) _mm512_dpbusd_epi32(sum, y, y)
 #define V_BF16_PEAK(f, y, x) (pairs() ? DOT_BF16(f, y, y) : v_fma(v_bits(y), v_bits(y), f))

@@ -51,19 +51,21 @@ static void quantise_work(void *context, uint32_t thread) {
 static void quantise_rows(struct quantising *p) {
     struct quantised *a = &p->a;
     a->tiles = streams(p->c, a->rows) ? 1 : (a->rows + p->c->fast->tile_rows - 1) / p->c->fast->tile_rows;
-    a->blocks = (p->n + BLOCK - 1) / BLOCK;
+    a->blocks = blocks_of(p->n);
     a->padded = a->blocks * BLOCK;
     a->most_further = a->blocks / OUTLIER;
     size_t rows = a->rows, codes = p->codes ? rows * a->blocks * ROW_BYTES : 0,
            floats = p->floats ? rows * a->padded * sizeof *a->x : 0,
            halves = p->halves ? rows * a->padded * sizeof *a->halves : 0,
            further = p->codes ? rows * a->most_further * sizeof *a->further : 0;
-    char *at = scratch_need(&p->c->shared, codes + floats + halves + further + rows * sizeof *a->further_n);
+    char *at = scratch_need(&p->c->shared, codes + floats + halves + further +
+                                               rows * (sizeof *a->further_n + sizeof *a->unit));
     a->codes = codes ? (uint8_t *)at : NULL;
     a->x = floats ? (float *)(void *)(at + codes) : NULL;
     a->halves = halves ? (uint16_t *)(void *)(at + codes + floats) : NULL;
     a->further = (struct further *)(void *)(at + codes + floats + halves);
     a->further_n = (uint32_t *)(void *)(at + codes + floats + halves + further);
+    a->unit = (float *)(a->further_n + rows);
     if (a->tiles == 1) {
         quantise_tiles(p, 0, 1);
         return;

@@ -18,11 +18,11 @@ enum { AHEAD_BYTES = 4096 };  /* how far ahead one stream of bytes is asked for 
 enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
 
 /* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each
- * 64-byte vector belongs to output c, until a table orders them otherwise. Every form holds exactly the values of the formats packed into it. */
+ * 64-byte vector belongs to output c, until a table orders them otherwise. Every form holds exactly the values of the formats packed into it (but for what x86_joined.inc.h makes of FORM_4). */
 enum form {
     FORM_NONE, /* rows stay as the file has them */
-    FORM_4,    /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0 */
-    FORM_4M,   /* f16 scale[16], f16 min[16], 256: code * scale + min                    Q4_1 */
+    FORM_4, /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0; x86: x86_joined.inc.h */
+    FORM_4M, /* f16 scale[16], f16 min[16], 256: code * scale + min                    Q4_1 */
     FORM_4K, /* every 8 blocks f16 d[16], f16 dmin[16]; u8 s[16], u8 m[16], 256: code * d * s - dmin * m   Q4_K */
     FORM_8,  /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
     FORM_8M, /* f32 scale[16], f32 min[16], 512: (code - 128) * scale + min            Q5_1, Q5_K */
@@ -58,6 +58,11 @@ static inline size_t form_block_bytes(enum form f) {
         break;
     }
     return 0;
+}
+
+/* Of so many inputs; always even, since some tables take blocks by twos. The last may be beyond the inputs: zeros. */
+static inline uint32_t blocks_of(uint32_t inputs) {
+    return (inputs + 2 * BLOCK - 1) / (2 * BLOCK) * 2;
 }
 
 struct chip_matrix {
@@ -99,11 +104,13 @@ void cache_close(struct chip_weights *w);
  *     int32 start_4[n], start_8[n], start_half[n]   where an integer sum starts that the offset of the weights' codes shall not count: minus 8 and
  *                                                    minus 128 times the sum of a row's codes, and of its first 16 alone minus 128 times
  *     float scale[n], scaled_sum[n]                  of the codes, and scale times their sum, for the minimums
+ *     int16 joined[n][2]                             in every second block: its scale and that of the block before, in units of the row's `unit`; its
+ *                                                    start_4 has 0x8000 too many (x86_joined.inc.h)
  * Whatever n, a row takes ROW_BYTES of it. This is the x86 tables' block; the ARM tables, whose weights are signed, have their own (neon.inc.h). */
-enum { ROW_BYTES = BLOCK + 5 * 4 };
+enum { ROW_BYTES = BLOCK + 6 * 4 };
 
 /* Where one input is far larger than most, its block's step is too coarse for the 31 beside it, and the models' perplexity shows it. A block whose largest value is
- * OUTLIER times the mean of all blocks' largest is therefore quantised twice: what the first codes leave is a further block, kept by row. Fewer than one
+ * OUTLIER times the mean of all blocks' largest is therefore quantised twice: the first codes are a further block, kept by row, and what they leave is in its place. Fewer than one
  * in OUTLIER can be so. With 3, of SmolLM2's and Gemma 3's rows 1 to 6% are, and the divergence (KL) from unquantised rows falls to a third. */
 enum { OUTLIER = 3 };
 struct further {
@@ -116,6 +123,7 @@ struct quantised {
     uint8_t *codes;          /* the tiles' rows one after the other, or NULL: no form here wants them */
     struct further *further; /* [rows][most_further] */
     uint32_t *further_n;     /* [rows] */
+    float *unit;             /* [rows]: of the joined scales */
     float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms; or NULL */
     uint16_t *
         halves; /* rounded to bf16, laid out like the codes: of a tile of n rows, blocks of [n][32]; or NULL */

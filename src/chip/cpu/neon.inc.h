@@ -99,7 +99,7 @@ INLINE float *block_floats(const uint8_t *block, int n, int what) {
 
 /* BLOCK inputs from i on, normed; beyond the end of the row zeros. */
 INLINE void norm_block(float *x, const float *in, uint32_t i, uint32_t n, const float *norm, float f) {
-    if (n - i >= BLOCK) {
+    if (i + BLOCK <= n) {
         for (uint32_t j = 0; j < BLOCK; j += 4) {
             float32x4_t v = vld1q_f32(in + i + j);
             vst1q_f32(x + j, norm ? vmulq_f32(vmulq_n_f32(v, f), vld1q_f32(norm + i + j)) : v);

@@ -1,5 +1,5 @@
 /* Weights on their way from the file into the order of the fast kernels: each 16 outputs become a panel whose blocks hold scales and codes side by side
- * (kernels.h lists the forms). Packing keeps every value exactly; a format maps to the narrowest form that can say so. The reference
+ * (kernels.h lists the forms), which the table at hand may order otherwise. Packing keeps every value exactly; a format maps to the narrowest form that can say so. The reference
  * reads the file's own rows and packs nothing. */
 #include "chip/cpu/kernels.h"
 
@@ -43,7 +43,7 @@ enum form form_of(const struct format *f) {
 }
 
 size_t form_panel_bytes(enum form f, uint32_t inputs) {
-    size_t blocks = (inputs + BLOCK - 1) / BLOCK;
+    size_t blocks = blocks_of(inputs);
     return blocks * form_block_bytes(f) + (f == FORM_4K ? blocks / 8 * SUPER_BYTES : 0);
 }
 

@@ -1,6 +1,7 @@
 /* The kernels of the x86 tables, written once over vectors of VW floats. avx2.c and avx512.c define the vector's words (VF, VI, v_...) and include
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
- * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. */
+ * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. Blocks of FORM_4 are
+ * joined by twos (x86_joined.inc.h), in every tile alike too. */
 #include "chip/cpu/unroll.h"
 
 /* Tiles are of up to TILE_ROWS by MOST_TILE_PANELS, or of up to STREAM_ROWS by one. */
@@ -24,7 +25,8 @@ enum {
     AT_START_8 = BLOCK + 4,
     AT_START_HALF = BLOCK + 8,
     AT_SCALE = BLOCK + 12,
-    AT_SCALED_SUM = BLOCK + 16
+    AT_SCALED_SUM = BLOCK + 16,
+    AT_JOINED = BLOCK + 20
 };
 INLINE int32_t row_int(const uint8_t *block, const int what, const int n, const int i) {
     return load_i32(block + n * what + i * 4);
@@ -36,6 +38,62 @@ INLINE int32_t row_start_half(const uint8_t *block, const int n, const int i, co
     int32_t first = row_int(block, AT_START_HALF, n, i);
     return half ? row_int(block, AT_START_8, n, i) - first : first;
 }
+
+/* ---- rows ---- */
+
+/* BLOCK inputs from i on, normed; beyond the end of the row zeros. */
+INLINE void norm_block(float *x, const float *in, uint32_t i, uint32_t n, const float *norm, float f) {
+    if (i + BLOCK <= n) {
+        for (uint32_t j = 0; j < BLOCK; j += VW) {
+            VF v = v_loadu(in + i + j);
+            v_storeu(x + j, norm ? v_mul(v_mul(v, v_set(f)), v_loadu(norm + i + j)) : v);
+        }
+        return;
+    }
+    for (uint32_t j = 0; j < BLOCK; j++)
+        x[j] = i + j >= n ? 0 : norm ? in[i + j] * f * norm[i + j] : in[i + j];
+}
+
+/* Quantise BLOCK values into row i of a block of n rows; the scale is returned. */
+INLINE float block_codes(uint8_t *block, uint32_t n, uint32_t i, const float *x) {
+    int32_t half[2];
+    float scale = quantise_block(x, (int8_t *)block + i * BLOCK, half),
+          scaled_sum = scale * (float)(half[0] + half[1]);
+    int32_t start_4 = -8 * (half[0] + half[1]), start_8 = -128 * (half[0] + half[1]),
+            start_half = -128 * half[0];
+    memcpy(block + n * AT_START_4 + i * 4, &start_4, 4);
+    memcpy(block + n * AT_START_8 + i * 4, &start_8, 4);
+    memcpy(block + n * AT_START_HALF + i * 4, &start_half, 4);
+    memcpy(block + n * AT_SCALE + i * 4, &scale, 4);
+    memcpy(block + n * AT_SCALED_SUM + i * 4, &scaled_sum, 4);
+    return scale;
+}
+
+INLINE float block_scale(const uint8_t *block, uint32_t n, uint32_t i) {
+    return load_f32(block + n * AT_SCALE + i * 4);
+}
+
+/* What the codes of row i leave of x. */
+INLINE void block_rest(const uint8_t *block, uint32_t n, uint32_t i, float *x) {
+    const int8_t *q = (const int8_t *)block + i * BLOCK;
+    float scale = block_scale(block, n, i);
+    for (int j = 0; j < BLOCK; j++)
+        x[j] -= scale * (float)q[j];
+}
+
+/* The nearest bf16, ties to even. */
+INLINE uint16_t to_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+INLINE void block_halves(uint16_t *to, const float *x) {
+    for (int i = 0; i < BLOCK; i++)
+        to[i] = to_bf16(x[i]);
+}
+
+#include "chip/cpu/quantise.inc.h"
 
 /* ---- products ---- */
 
@@ -94,22 +152,16 @@ INLINE const uint8_t *block_at(const struct tile *t, uint32_t panel, uint32_t b,
     return t->w->packed + panel * t->w->panel_bytes + at;
 }
 
-/* acc += one block of rows times the block of weights at p, of np panels. 4-bit forms: `head` bytes of scales and minimums before the 256 bytes of codes. */
-INLINE void block_4(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
-                    const enum form form, const VF *d, const VF *dmin, VF acc[STREAM_ROWS][NV_MOST]) {
-    const int nv = np * VPP, head = form == FORM_4M ? 64 : 32;
-    VI sum[STREAM_ROWS][NV_MOST];
-    UNROLL
-    for (int i = 0; i < nr; i++)
-        UNROLL
-    for (int v = 0; v < nv; v++)
-        sum[i][v] = form == FORM_4 ? START_4(row_int(rows, AT_START_4, nr, i)) : vi_zero();
+/* sum += rows' codes times 4-bit codes of np panels. */
+INLINE void dots_4(const uint8_t *rows, const uint8_t *codes, const size_t next, const int nr, const int np,
+                   VI sum[STREAM_ROWS][NV_MOST]) {
+    const int nv = np * VPP;
     UNROLL
     for (int j = 0; j < 4; j++) {
         VI low[NV_MOST], high[NV_MOST];
         UNROLL
         for (int v = 0; v < nv; v++) {
-            VI w = vi_loadu(p + v / VPP * next + head + j * 64 + v % VPP * VW * 4);
+            VI w = vi_loadu(codes + v / VPP * next + j * 64 + v % VPP * VW * 4);
             low[v] = vi_and(w, vi_set8(15));
             high[v] = vi_and(vi_shr4(w), vi_set8(15));
         }
@@ -122,6 +174,19 @@ INLINE void block_4(const uint8_t *rows, const uint8_t *p, const size_t next, co
                 sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
         }
     }
+}
+
+/* acc += one block of rows times the block of weights at p, of np panels. 4-bit forms with minimums: `head` bytes of scales before the 256 bytes of codes. */
+INLINE void block_4(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
+                    const enum form form, const VF *d, const VF *dmin, VF acc[STREAM_ROWS][NV_MOST]) {
+    const int nv = np * VPP, head = form == FORM_4M ? 64 : 32;
+    VI sum[STREAM_ROWS][NV_MOST];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        sum[i][v] = vi_zero();
+    dots_4(rows, p + head, next, nr, np, sum);
     VF scale[NV_MOST], min[NV_MOST];
     UNROLL
     for (int v = 0; v < nv; v++) {
@@ -131,18 +196,16 @@ INLINE void block_4(const uint8_t *rows, const uint8_t *p, const size_t next, co
             min[v] = v_sub(v_zero(), v_mul(dmin[v], v_u8(s + 16 + v % VPP * VW)));
         } else {
             scale[v] = v_f16(s + v % VPP * VW * 2);
-            min[v] = form == FORM_4M ? v_f16(s + 32 + v % VPP * VW * 2) : v_zero();
+            min[v] = v_f16(s + 32 + v % VPP * VW * 2);
         }
     }
     UNROLL
     for (int i = 0; i < nr; i++) {
-        VF as = v_set(row_float(rows, AT_SCALE, nr, i));
+        VF as = v_set(row_float(rows, AT_SCALE, nr, i)), am = v_set(row_float(rows, AT_SCALED_SUM, nr, i));
         UNROLL
         for (int v = 0; v < nv; v++) {
-            VI s = END_4(sum[i][v], form == FORM_4 ? row_int(rows, AT_START_4, nr, i) : 0);
-            acc[i][v] = v_fma(v_int(s), v_mul(scale[v], as), acc[i][v]);
-            if (form != FORM_4)
-                acc[i][v] = v_fma(min[v], v_set(row_float(rows, AT_SCALED_SUM, nr, i)), acc[i][v]);
+            acc[i][v] = v_fma(v_int(END_4(sum[i][v], 0)), v_mul(scale[v], as), acc[i][v]);
+            acc[i][v] = v_fma(min[v], am, acc[i][v]);
         }
     }
 }
@@ -214,7 +277,7 @@ INLINE void block_8(const uint8_t *rows, const uint8_t *p, const size_t next, co
 INLINE void block_multiply(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr,
                            const int np, const enum form form, const VF *d, const VF *dmin,
                            VF acc[STREAM_ROWS][NV_MOST]) {
-    if (form == FORM_4 || form == FORM_4M || form == FORM_4K)
+    if (form == FORM_4M || form == FORM_4K)
         block_4(rows, p, next, nr, np, form, d, dmin, acc);
     else
         block_8(rows, p, next, nr, np, form, acc);
@@ -247,6 +310,8 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     tile_store(t, nr, np * VPP, acc);
 }
 
+#include "chip/cpu/x86_joined.inc.h"
+
 /* Add to row i of a tile its blocks that were quantised twice. */
 INLINE void further_codes(const struct tile *t, uint32_t i, const int np, const enum form form) {
     const size_t next = t->w->panel_bytes, r = t->row + i;
@@ -260,6 +325,10 @@ INLINE void further_codes(const struct tile *t, uint32_t i, const int np, const 
     }
     for (uint32_t k = 0; k < t->a->further_n[r]; k++, at++) {
         const uint8_t *p = block_at(t, t->panel, at->number, form);
+        if (form == FORM_4) {
+            block_joined(at->block, t->w->packed + t->panel * next, next, at->number, np, acc);
+            continue;
+        }
         if (form == FORM_4K)
             super_4(p - at->number % 8 * form_block_bytes(form), next, np, d, dmin);
         block_multiply(at->block, p, next, 1, np, form, d, dmin, acc);
@@ -367,7 +436,7 @@ INLINE void tile_bf16(const struct tile *t, const int nr, const int np, const en
     }
 #define TILE_NAME(BODY, FORM, NR, NP) BODY##_##FORM##_##NR##_##NP
 #define TILES_OF(BODY, FORM) FOR_ROWS(TILE, BODY, FORM)
-TILES_OF(tile_codes, FORM_4)
+TILES_OF(tile_joined, FORM_4)
 TILES_OF(tile_codes, FORM_4M)
 TILES_OF(tile_codes, FORM_4K)
 TILES_OF(tile_codes, FORM_8)
@@ -379,7 +448,7 @@ TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_bf16, FORM_BF16)
 
 static void (*const tile_table[][STREAM_ROWS + (MOST_TILE_PANELS - 1) * TILE_ROWS])(const struct tile *) = {
-    [FORM_4] = TILE_ROW(tile_codes, FORM_4),     [FORM_4M] = TILE_ROW(tile_codes, FORM_4M),
+    [FORM_4] = TILE_ROW(tile_joined, FORM_4),    [FORM_4M] = TILE_ROW(tile_codes, FORM_4M),
     [FORM_4K] = TILE_ROW(tile_codes, FORM_4K),   [FORM_8] = TILE_ROW(tile_codes, FORM_8),
     [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),   [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),
     [FORM_8SM] = TILE_ROW(tile_codes, FORM_8SM), [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
@@ -415,60 +484,6 @@ static void tile(const struct tile *t) {
         if (t->a->further_n[t->row + i])
             further_table[t->w->form](t, i);
 }
-
-/* BLOCK inputs from i on, normed; beyond the end of the row zeros. */
-INLINE void norm_block(float *x, const float *in, uint32_t i, uint32_t n, const float *norm, float f) {
-    if (n - i >= BLOCK) {
-        for (uint32_t j = 0; j < BLOCK; j += VW) {
-            VF v = v_loadu(in + i + j);
-            v_storeu(x + j, norm ? v_mul(v_mul(v, v_set(f)), v_loadu(norm + i + j)) : v);
-        }
-        return;
-    }
-    for (uint32_t j = 0; j < BLOCK; j++)
-        x[j] = i + j >= n ? 0 : norm ? in[i + j] * f * norm[i + j] : in[i + j];
-}
-
-/* Quantise BLOCK values into row i of a block of n rows; the scale is returned. */
-INLINE float block_codes(uint8_t *block, uint32_t n, uint32_t i, const float *x) {
-    int32_t half[2];
-    float scale = quantise_block(x, (int8_t *)block + i * BLOCK, half),
-          scaled_sum = scale * (float)(half[0] + half[1]);
-    int32_t start_4 = -8 * (half[0] + half[1]), start_8 = -128 * (half[0] + half[1]),
-            start_half = -128 * half[0];
-    memcpy(block + n * AT_START_4 + i * 4, &start_4, 4);
-    memcpy(block + n * AT_START_8 + i * 4, &start_8, 4);
-    memcpy(block + n * AT_START_HALF + i * 4, &start_half, 4);
-    memcpy(block + n * AT_SCALE + i * 4, &scale, 4);
-    memcpy(block + n * AT_SCALED_SUM + i * 4, &scaled_sum, 4);
-    return scale;
-}
-
-INLINE float block_scale(const uint8_t *block, uint32_t n, uint32_t i) {
-    return load_f32(block + n * AT_SCALE + i * 4);
-}
-
-/* What the codes of row i leave of x. */
-INLINE void block_rest(const uint8_t *block, uint32_t n, uint32_t i, float *x) {
-    const int8_t *q = (const int8_t *)block + i * BLOCK;
-    float scale = block_scale(block, n, i);
-    for (int j = 0; j < BLOCK; j++)
-        x[j] -= scale * (float)q[j];
-}
-
-/* The nearest bf16, ties to even. */
-INLINE uint16_t to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-INLINE void block_halves(uint16_t *to, const float *x) {
-    for (int i = 0; i < BLOCK; i++)
-        to[i] = to_bf16(x[i]);
-}
-
-#include "chip/cpu/quantise.inc.h"
 
 /* ---- elementwise ---- */
 
@@ -540,6 +555,6 @@ static void measure(int what, uint64_t rounds, double *operations) {
                                                      : 1);
 }
 
-#define KERNELS(NAME, TEXT)                                                                       \
-    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, STREAM_ROWS, pairs, quantise, \
-                                 tile, gate,      KV_KERNELS,       measure,     NULL}
+#define KERNELS(NAME, TEXT)                                                                              \
+    const struct kernels NAME = {TEXT, TILE_ROWS, MOST_TILE_PANELS, STREAM_ROWS, pairs, quantise_joined, \
+                                 tile, gate,      KV_KERNELS,       measure,     order}
