@@ -395,6 +395,52 @@ static void test_streams(void **state) {
     verify();
 }
 
+struct seller {
+    struct cloud *c;
+    atomic_bool done;
+};
+
+/* More than a piece of verification, and of a kind that leaves something open in between. */
+static void *sell(void *context) {
+    enum { MANY = 30000, OPEN = 50 };
+    struct seller *s = context;
+    struct hold *h[OPEN] = {0};
+    struct error e = {0};
+    char id[32];
+    for (int i = 0; i < MANY + OPEN; i++) {
+        struct settlement done = {.completion_tokens = (uint64_t)i % 3, .outcome = OUTCOME_DONE};
+        if (h[i % OPEN] != NULL)
+            cloud_settle(h[i % OPEN], &done, NULL);
+        snprintf(id, sizeof id, "v%06d", i);
+        h[i % OPEN] = i < MANY ? admit(s->c, id, 1, 2, &e) : NULL;
+        if (i % 1000 == 0)
+            usleep(1000);
+    }
+    atomic_store(&s->done, true);
+    return NULL;
+}
+
+/* The books are verified in pieces, and what is written between two of them is no contradiction. */
+static void test_verified_beside_requests(void **state) {
+    struct seller s = {0};
+    struct error e = {0};
+    pthread_t thread;
+    int times = 0;
+    open_tenant();
+    must("{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"1000\"}", "available", NULL, 0);
+    assert_int_equal(cloud_open(&s.c, folder, NULL, NULL, &e), 0);
+    pthread_create(&thread, NULL, sell, &s);
+    do {
+        verify();
+        times++;
+    } while (!atomic_load(&s.done));
+    pthread_join(thread, NULL);
+    verify();
+    cloud_close(s.c);
+    assert_true(times > 1);
+    verify();
+}
+
 /* ---- crashes ---- */
 
 enum { STREAMS = 32 };
@@ -459,6 +505,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_groups, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_no_more_than_the_journal_allows, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_streams, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_verified_beside_requests, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_killed, fresh_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
