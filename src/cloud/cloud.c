@@ -93,6 +93,7 @@ static int open_books(struct cloud *c, struct error *e) {
 int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *context), void *context,
                struct error *e) {
     struct cloud *c = calloc(1, sizeof *c);
+    pthread_condattr_t monotonic;
     int rc;
     *out = NULL;
     if (c == NULL)
@@ -102,7 +103,10 @@ int cloud_open(struct cloud **out, const char *folder, void (*on_durable)(void *
     c->on_durable = on_durable;
     c->context = context;
     pthread_mutex_init(&c->lock, NULL);
-    pthread_cond_init(&c->wake, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&c->called, NULL);
     if ((size_t)snprintf(c->folder, sizeof c->folder, "%s", folder) >= sizeof c->folder)
         rc = error_set(e, ERR_INVALID, "the data folder's path is too long");

@@ -173,14 +173,15 @@ static void expire(struct cloud *c) {
         broke(c, &e);
 }
 
-/* Under the lock: wait for an entry, but no longer than until something expires, or it is time to look for the database again; the clock may be set meanwhile. */
+/* Under the lock: wait for an entry, but no longer than until something expires, or it is time to look for the database again. By the monotonic clock: the
+ * other one may be set meanwhile. */
 static void wait_for_entry(struct cloud *c) {
     struct timespec until;
     c->waiting = true;
     if (c->away == NULL && c->next_expiry == INT64_MAX) {
         pthread_cond_wait(&c->wake, &c->lock);
     } else {
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += c->away != NULL ? LOOK_NS : 1000000000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
