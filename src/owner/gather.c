@@ -22,8 +22,7 @@ static double wide(struct query *q, int column) {
 
 /* ---- money ---- */
 
-/* The latest rate of that day, or the other way round. */
-static int exchange(struct cloud *c, const char *from, const char *to, int64_t at, double *out,
+int report_exchange(struct cloud *c, const char *from, const char *to, int64_t at, double *out,
                     struct error *e) {
     struct query *q;
     *out = 1;
@@ -49,7 +48,8 @@ static int exchange(struct cloud *c, const char *from, const char *to, int64_t a
             return 0;
         }
     }
-    return error_param(e, ERR_NOT_FOUND, "currency", "the books have no rate between %s and %s of that time",
+    return error_param(e, ERR_NOT_FOUND, "currency",
+                       "the books have no rate between %s and %s of that time; unkai price rate sets one",
                        from, to);
 }
 
@@ -135,7 +135,7 @@ static int gather_use(struct cloud *c, struct report *r, struct error *e) {
         snprintf(currency, sizeof currency, "%.*s", (int)query_column_text(q, 0).n,
                  query_column_text(q, 0).p);
         double charged = wide(q, 1) / 1e9, prefill = wide(q, 3) / HOUR_NS, chip = wide(q, 5) / HOUR_NS;
-        if ((rc = exchange(c, currency, r->currency, r->to, &rate, e)) != 0)
+        if ((rc = report_exchange(c, currency, r->currency, r->to, &rate, e)) != 0)
             return rc;
         r->revenue += charged * rate;
         r->prefill += prefill;
@@ -162,7 +162,7 @@ static int gather_earned(struct cloud *c, struct report *r, struct error *e) {
         snprintf(currency, sizeof currency, "%.*s", (int)query_column_text(q, 0).n,
                  query_column_text(q, 0).p);
         double charged = wide(q, 1) / 1e9;
-        if ((rc = exchange(c, currency, r->currency, r->to, &rate, e)) != 0)
+        if ((rc = report_exchange(c, currency, r->currency, r->to, &rate, e)) != 0)
             return rc;
         r->earned += charged * rate;
     }
@@ -222,10 +222,10 @@ static int gather_cost(struct cloud *c, struct report *r, struct error *e) {
     if (rc == 0)
         rc = expense_load(c, &x, &expenses, e);
     for (size_t i = 0; rc == 0 && i < assets; i++)
-        if ((rc = exchange(c, a[i].currency, r->currency, r->to, &rate, e)) == 0)
+        if ((rc = report_exchange(c, a[i].currency, r->currency, r->to, &rate, e)) == 0)
             add_asset(r, &a[i], rate);
     for (size_t i = 0; rc == 0 && i < expenses; i++)
-        if ((rc = exchange(c, x[i].currency, r->currency, r->to, &rate, e)) == 0)
+        if ((rc = report_exchange(c, x[i].currency, r->currency, r->to, &rate, e)) == 0)
             add_expense(r, &x[i], rate);
     r->began = r->assets > 0 && r->began > r->from ? r->began : r->from;
     free(a);
@@ -311,7 +311,7 @@ static int see_uses(struct cloud *c, struct report *r, const char *sql,
         u.completion += (double)query_column_int(q, 5);
         u.prefill += prefill;
         u.decode += chip - prefill;
-        if ((rc = exchange(c, currency, r->currency, r->to, &rate, e)) != 0)
+        if ((rc = report_exchange(c, currency, r->currency, r->to, &rate, e)) != 0)
             return rc;
         u.revenue += charged * rate;
     }

@@ -2,6 +2,7 @@
 #include "owner/owner.h"
 
 #include "owner/asset.h"
+#include "owner/price.h"
 #include "owner/report.h"
 
 void owner_operations(void) {
@@ -13,6 +14,8 @@ void owner_operations(void) {
         {"owner.expense.add", expense_add},
         {"owner.expense.list", expense_list, OPERATION_READS},
         {"owner.expense.end", expense_end},
+        {"price.suggest", price_suggest},
+        {"price.compare", price_compare, OPERATION_READS},
         {NULL},
     };
     admin_add(rows);

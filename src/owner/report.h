@@ -34,6 +34,10 @@ int report_gather(struct cloud *c, const struct json *args, struct report *r, st
 double report_cost(const struct report *r);      /* of the period */
 double report_chip_hour(const struct report *r); /* of the period; NAN: nothing is owned */
 
+/* Of one unit of `from` in `to`, by the last rate before `at`, in either direction. ERR_NOT_FOUND: there is none. */
+int report_exchange(struct cloud *c, const char *from, const char *to, int64_t at, double *out,
+                    struct error *e);
+
 /* What was done in the period with one model, or for one tenant. */
 struct use {
     char name[MODEL_NAME_BYTES];

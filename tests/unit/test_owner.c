@@ -2,6 +2,7 @@
 #include "cloud/inner.h"
 #include "owner/cost.h"
 #include "owner/meter.h"
+#include "owner/owner.h"
 #include "owner/power.h"
 
 #include "base/clock.h"
@@ -228,6 +229,122 @@ static void test_never(void **state) {
     assert_true(payback_left(&p) == 0);
 }
 
+/* ---- operations, on either database ---- */
+
+static struct cloud *books;
+
+static struct json *ask(const char *request, int expected) {
+    struct buf out = {0};
+    struct json *args, *answer = NULL;
+    struct error e = {0};
+    assert_int_equal(json_parse(&args, str_from(request), &e), 0);
+    int rc = admin_run(books, args, &out, &e);
+    if (rc != expected)
+        print_message("%s: %d %s\n", request, rc, e.text);
+    assert_int_equal(rc, expected);
+    if (rc == 0)
+        assert_int_equal(json_parse(&answer, buf_view(&out), &e), 0);
+    json_free(args);
+    buf_free(&out);
+    return answer;
+}
+
+static void tell(const char *request) {
+    json_free(ask(request, 0));
+}
+
+static double real(const struct json *object, const char *path) {
+    char name[32];
+    while (strchr(path, '.') != NULL) {
+        snprintf(name, sizeof name, "%.*s", (int)(strchr(path, '.') - path), path);
+        object = json_get(object, name);
+        path = strchr(path, '.') + 1;
+    }
+    assert_true(json_numeric(json_get(object, path)));
+    return json_as_number(json_get(object, path));
+}
+
+/* A month of two tenants in two currencies, beyond 64 bits in its sums. */
+static int write_month(struct cloud *c, void *context, struct error *e) {
+    struct query *q;
+    int rc =
+        store_query(c->store, &q,
+                    "INSERT INTO rate (base, quote, value, since) VALUES ('USD', 'JPY', 150000000000, 0)", e);
+    if (rc != 0 || (rc = query_run(q, e)) != 0)
+        return rc;
+    for (int tenant = 1; tenant <= 2; tenant++)
+        for (int day = 1; day <= 30; day++) {
+            char text[16];
+            snprintf(text, sizeof text, "2026-10-%02d", day);
+            rc = store_query(
+                c->store, &q,
+                "INSERT INTO usage_day (period, day, tenant, key, model, price, rate, requests, cancelled, "
+                "failed,"
+                " prompt, cached, completion, charge, chip_ns, prefill_ns) VALUES (1, $1, $2, 1, 'm', 1,"
+                " 1000000000, 100, 0, 0, 3000000, 1000000, 500000, $3, $4, $5)",
+                e);
+            if (rc != 0)
+                return rc;
+            query_text(q, 1, str_from(text));
+            query_int(q, 2, tenant);
+            query_int(q, 3, 9000000000000000000);
+            query_int(q, 4, 900000000000000000);
+            query_int(q, 5, 300000000000000000);
+            if ((rc = query_run(q, e)) != 0)
+                return rc;
+        }
+    return 0;
+}
+
+static void test_operations(void **state) {
+    struct error e;
+    (void)state;
+    owner_operations();
+    owner_operations(); /* once is enough */
+    assert_int_equal(cloud_open(&books, folder, NULL, NULL, &e), 0);
+    tell("{\"op\":\"tenant.create\",\"name\":\"a\",\"currency\":\"JPY\"}");
+    tell("{\"op\":\"tenant.create\",\"name\":\"b\",\"currency\":\"USD\"}");
+    assert_int_equal(journal_call(books, write_month, NULL, &e), 0);
+    ask("{\"op\":\"price.suggest\",\"margin\":\"30%\",\"month\":\"2026-10\"}",
+        ERR_INVALID); /* nothing was bought */
+    tell("{\"op\":\"owner.asset.add\",\"name\":\"x\",\"price\":1e9,\"currency\":\"USD\",\"life\":\"5y\","
+         "\"bought\":\"2026-01-01\",\"chips\":100000,\"operation\":0.1}");
+    ask("{\"op\":\"owner.asset.add\",\"name\":\"x\",\"price\":1,\"currency\":\"USD\",\"life\":\"5y\"}",
+        ERR_CONFLICT);
+    tell("{\"op\":\"owner.asset.add\",\"name\":\"y\",\"price\":\"1000\",\"currency\":\"JPY\",\"life\":"
+         "\"60\"}");
+    tell("{\"op\":\"owner.expense.add\",\"name\":\"rent\",\"amount\":\"100\",\"currency\":\"JPY\",\"from\":"
+         "\"2026-10-01\"}");
+    struct json *r = ask("{\"op\":\"owner.report\",\"month\":\"2026-10\",\"currency\":\"JPY\"}", 0);
+    const struct json *m = json_at(json_get(r, "models"), 0);
+    assert_near(real(r, "revenue") / (30 * 9e9 * 151), 1, 1e-12);
+    assert_near(real(r, "chip_hours.used"), 60 * 9e8 / 3600, 1e-3);
+    assert_near((real(m, "cost") + real(r, "idle.cost")) / real(r, "cost.total"), 1, 1e-12);
+    assert_int_equal(json_count(json_get(r, "tenants")), 2);
+    assert_near(real(r, "cost.expenses"), 1200 * 31 / 365.0, 1e-9);
+    json_free(r);
+    struct json *p =
+        ask("{\"op\":\"price.suggest\",\"margin\":\"30%\",\"month\":\"2026-10\",\"set\":\"yes\"}", 0);
+    struct json *list = ask("{\"op\":\"price.list\"}", 0);
+    assert_int_equal(json_count(list), 1);
+    assert_true(str_equal(json_as_str(json_get(json_at(list, 0), "input")),
+                          json_as_str(json_get(json_at(json_get(p, "prices"), 0), "input"))));
+    json_free(p);
+    json_free(list);
+    tell("{\"op\":\"price.compare\",\"against\":\"1b\",\"month\":\"2026-10\"}");
+    ask("{\"op\":\"price.compare\",\"against\":\"none\"}", ERR_NOT_FOUND);
+    tell("{\"op\":\"owner.asset.retire\",\"name\":\"y\"}");
+    ask("{\"op\":\"owner.asset.retire\",\"name\":\"y\"}", ERR_NOT_FOUND);
+    tell("{\"op\":\"owner.expense.end\",\"name\":\"rent\",\"on\":\"2026-10-16\"}");
+    list = ask("{\"op\":\"owner.asset.list\"}", 0);
+    assert_int_equal(json_count(list), 2);
+    json_free(list);
+    r = ask("{\"op\":\"owner.report\",\"month\":\"2026-10\",\"currency\":\"JPY\"}", 0);
+    assert_near(real(r, "cost.expenses"), 1200 * 15 / 365.0, 1e-9);
+    json_free(r);
+    cloud_close(books);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_rapl, fresh_folder, remove_folder),
@@ -237,6 +354,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_worked_case),
         cmocka_unit_test(test_depreciation),
         cmocka_unit_test(test_never),
+        cmocka_unit_test_setup_teardown(test_operations, fresh_folder, remove_folder),
     };
     fake_nvml = argc > 1 ? argv[1] : "";
     return cmocka_run_group_tests(tests, NULL, NULL);
