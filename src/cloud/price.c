@@ -316,7 +316,8 @@ static int price_import(struct cloud *c, const struct json *args, struct buf *ou
 /* ---- exchange rates ---- */
 
 static void write_rate(struct buf *out, const struct rate_row *r) {
-    buf_printf(out, "{\"base\":\"%s\",\"quote\":\"%s\",\"rate\":\"", r->base, r->quote);
+    buf_printf(out, "{\"id\":%lld,\"base\":\"%s\",\"quote\":\"%s\",\"rate\":\"", (long long)r->version.id,
+               r->base, r->quote);
     money_write(out, r->value, RATE_DIGITS);
     buf_printf(out, "\",\"since\":%lld}", (long long)(r->version.since / 1000000000));
 }

@@ -35,6 +35,7 @@ static void free_errand(struct errand *r) {
     buf_free(&r->body);
     buf_free(&r->name);
     buf_free(&r->answer);
+    buf_free(&r->call.after);
     free(r);
 }
 

@@ -201,22 +201,129 @@ static const struct shape price_version = {
                                     {"since", FORM_TIME},
                                     {NULL}}};
 
-static const struct shape transfer = {"Transfer",
-                                      (const struct field[]){{"id", FORM_TEXT},
-                                                             OBJECT("ledger.transfer"),
-                                                             {"seq", FORM_INT},
-                                                             {"created_at", FORM_TIME, "at"},
-                                                             {"kind", FORM_TEXT},
-                                                             {"debit", FORM_TEXT, .about = "an account"},
-                                                             {"credit", FORM_TEXT},
-                                                             {"amount", FORM_MONEY},
-                                                             {"currency", FORM_TEXT},
-                                                             {NULL}}};
+static const struct shape transfer = {
+    "Transfer",
+    (const struct field[]){{"id", FORM_ID, "seq", "transfer_", .about = "its place in the journal"},
+                           OBJECT("ledger.transfer"),
+                           {"name", FORM_TEXT, "id", .about = "as whoever made it chose"},
+                           {"created_at", FORM_TIME, "at"},
+                           {"phase", FORM_TEXT},
+                           {"kind", FORM_TEXT},
+                           {"about", FORM_TEXT, .nullable = true},
+                           {"note", FORM_TEXT, .nullable = true},
+                           {"debit", FORM_TEXT, .about = "an account"},
+                           {"credit", FORM_TEXT},
+                           {"amount", FORM_MONEY},
+                           {"currency", FORM_TEXT},
+                           {"hash", FORM_TEXT},
+                           {NULL}}};
+
+static const struct shape ledger_account = {"LedgerAccount",
+                                            (const struct field[]){{"id", FORM_TEXT, "name"},
+                                                                   OBJECT("ledger.account"),
+                                                                   {"currency", FORM_TEXT},
+                                                                   {"balance", FORM_MONEY},
+                                                                   {"pending_debit", FORM_MONEY},
+                                                                   {"pending_credit", FORM_MONEY},
+                                                                   {"line", FORM_MONEY},
+                                                                   {"overdraft", FORM_BOOL},
+                                                                   {"closed", FORM_BOOL},
+                                                                   {NULL}}};
+
+static const struct shape trial_balance = {"TrialBalance",
+                                           (const struct field[]){{"id", FORM_TEXT, "currency"},
+                                                                  OBJECT("ledger.balance"),
+                                                                  {"accounts", FORM_INT},
+                                                                  {"debit", FORM_MONEY},
+                                                                  {"credit", FORM_MONEY},
+                                                                  {"ok", FORM_BOOL},
+                                                                  {NULL}}};
+
+static const struct shape rate_limit = {
+    "ProjectRateLimit",
+    (const struct field[]){
+        {"id", FORM_IS, NULL, "rl_all"},
+        {"object", FORM_IS, NULL, "project.rate_limit"},
+        {"model", FORM_IS, NULL, "*", .about = "all models together"},
+        {"max_requests_per_1_minute", FORM_INT, "requests_per_minute", .about = "0: no limit"},
+        {"max_tokens_per_1_minute", FORM_INT, "tokens_per_minute", .about = "0: no limit"},
+        {NULL}}};
+
+static const struct shape limits = {
+    "ProjectLimits",
+    (const struct field[]){{"id", FORM_ID, "key", "key_", .nullable = true, .about = "null: of the project"},
+                           {"object", FORM_IS, NULL, "project.limits"},
+                           {"requests_per_minute", FORM_INT, .about = "0 is no limit, in all of these"},
+                           {"tokens_per_minute", FORM_INT},
+                           {"concurrency", FORM_INT},
+                           {"spend_day", FORM_ANY},
+                           {"spend_month", FORM_ANY},
+                           {"credit_low", FORM_ANY},
+                           {"currency", FORM_TEXT},
+                           {"models", FORM_ANY},
+                           {"addresses", FORM_ANY},
+                           {"warn", FORM_ANY},
+                           {"used", FORM_ANY},
+                           {NULL}}};
+
+static const struct shape invoice = {"Invoice", (const struct field[]){{"id", FORM_TEXT, "number"},
+                                                                       OBJECT("invoice"),
+                                                                       {"kind", FORM_TEXT},
+                                                                       {"project", FORM_TEXT, "tenant"},
+                                                                       {"month", FORM_TEXT},
+                                                                       {"about", FORM_TEXT, .nullable = true},
+                                                                       {"issued_at", FORM_TIME, "issued"},
+                                                                       {"currency", FORM_TEXT},
+                                                                       {"net", FORM_MONEY},
+                                                                       {"tax", FORM_MONEY},
+                                                                       {"total", FORM_MONEY},
+                                                                       {NULL}}};
+
+static const struct shape invoice_document = {
+    "InvoiceDocument",
+    (const struct field[]){OBJECT("invoice.document"), {"document", FORM_ANY, "."}, {NULL}}};
+
+static const struct shape period = {
+    "Period", (const struct field[]){{"id", FORM_TEXT, "month"},
+                                     OBJECT("period"),
+                                     {"first_seq", FORM_INT},
+                                     {"last_seq", FORM_INT},
+                                     {"closed_at", FORM_TIME, "closed", .nullable = true},
+                                     {"root", FORM_TEXT, .nullable = true},
+                                     {NULL}}};
+
+static const struct shape owner_report = {
+    "OwnerReport", (const struct field[]){OBJECT("owner.report"), {"report", FORM_ANY, "."}, {NULL}}};
+
+static const struct shape rate = {"ExchangeRate", (const struct field[]){{"id", FORM_ID, NULL, "rate_"},
+                                                                         OBJECT("exchange_rate"),
+                                                                         {"base", FORM_TEXT},
+                                                                         {"quote", FORM_TEXT},
+                                                                         {"rate", FORM_MONEY},
+                                                                         {"since", FORM_TIME},
+                                                                         {NULL}}};
+
+static const struct shape webhook = {
+    "Webhook", (const struct field[]){{"id", FORM_ID, NULL, "webhook_"},
+                                      OBJECT("webhook"),
+                                      {"url", FORM_TEXT},
+                                      {"events", FORM_ANY},
+                                      {"project", FORM_TEXT, "tenant", .nullable = true},
+                                      {"created_at", FORM_TIME, "created"},
+                                      {"disabled", FORM_BOOL},
+                                      {NULL}}};
+
+static const struct shape webhook_deleted = {"WebhookDeleted",
+                                             (const struct field[]){{"id", FORM_ID, NULL, "webhook_"},
+                                                                    OBJECT("webhook.deleted"),
+                                                                    {"deleted", FORM_BOOL, "disabled"},
+                                                                    {NULL}}};
 
 static const struct shape verification = {
     "LedgerVerification",
     (const struct field[]){OBJECT("ledger.verification"),
                            {"ok", FORM_BOOL},
+                           {"root", FORM_TEXT, .about = "the chain's head: keep it elsewhere"},
                            {"transfers", FORM_INT, .about = "that were checked"},
                            {"wrong", FORM_ANY, .about = "a sentence for each thing that is wrong"},
                            {NULL}}};
@@ -234,6 +341,10 @@ static const struct shape verification = {
         "after", .place = IN_QUERY, .type = TYPE_ID, .words = prefix,                        \
                  .about = "the page that begins behind this one: last_id of the page before" \
     }
+#define AFTER_WHOLE \
+    { "after", "", IN_QUERY, TYPE_TEXT, .least = 1, .most = 100, .about = "last_id of the page before" }
+#define NUMBER \
+    { "number", NULL, IN_PATH, TYPE_NAME, true, .least = 1, .most = 63 }
 #define NAME(member, about_) \
     { "name", member, IN_BODY, TYPE_NAME, true, .least = 1, .most = 63, .about = (about_) }
 #define TITLE \
@@ -351,11 +462,67 @@ static const struct api_route admin_routes[] = {
                {"cached", NULL, IN_BODY, TYPE_PRICE, .about = "as input if it is left out"},
                {"output", NULL, IN_BODY, TYPE_PRICE, true}},
      .about = "Set a model's price from now on"},
+    {"GET", "/prices/rates", WHO_READS, "price.rates", ANSWERS_WHOLE, &rate,
+     .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List the versions of all exchange rates"},
+    {"POST", "/prices/rates", WHO_BILLS, "price.rate", ANSWERS_OBJECT, &rate,
+     .param = {{"base", NULL, IN_BODY, TYPE_CURRENCY, true},
+               {"quote", NULL, IN_BODY, TYPE_CURRENCY, true},
+               {"rate", NULL, IN_BODY, TYPE_MONEY, true, .about = "of the quote for one of the base"}},
+     .about = "Set an exchange rate from now on"},
+
     {"GET", "/ledger/transfers", WHO_CHECKS, "ledger.list", ANSWERS_LIST, &transfer,
-     .param = {LIMIT(20, 100), {"project", "tenant", IN_QUERY, TYPE_NAME, .least = 1, .most = 63}},
-     .about = "The latest transfers, of one project if it is named"},
+     .param = {LIMIT(20, 100),
+               {"after", "before", IN_QUERY, TYPE_ID, .words = "transfer_",
+                .about = "last_id of the page before"},
+               {"project", "tenant", IN_QUERY, TYPE_NAME, .least = 1, .most = 63},
+               {"account", NULL, IN_QUERY, TYPE_NAME, .least = 1, .most = 63}},
+     .about = "The latest transfers, of one project or account if it is named"},
+    {"GET", "/ledger/accounts", WHO_CHECKS, "ledger.accounts", ANSWERS_WHOLE, &ledger_account,
+     .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "Every account, and what is on it"},
+    {"GET", "/ledger/balance", WHO_CHECKS, "ledger.balance", ANSWERS_WHOLE, &trial_balance,
+     .about = "The trial balance of each currency"},
     {"GET", "/ledger/verification", WHO_CHECKS, "ledger.verify", ANSWERS_OBJECT, &verification,
      .about = "Check the whole ledger"},
+
+    {"GET", PROJECT_PATH "/rate_limits", WHO_READS, "limit.show", ANSWERS_ONE, &rate_limit,
+     .param = {PROJECT("tenant")}, .about = "A project's rate limit, which is one for all models"},
+    {"POST", PROJECT_PATH "/rate_limits/{rate_limit_id}", WHO_OPERATES, "limit.set", ANSWERS_OBJECT,
+     &rate_limit,
+     .param = {PROJECT("tenant"),
+               {"rate_limit_id", "", IN_PATH, TYPE_CHOICE, true, "rl_all"},
+               {"max_requests_per_1_minute", "requests_per_minute", IN_BODY, TYPE_INT, .most = 1000000000},
+               {"max_tokens_per_1_minute", "tokens_per_minute", IN_BODY, TYPE_INT, .most = 1000000000}},
+     .about = "Change a project's rate limit"},
+    {"GET", PROJECT_PATH "/limits", WHO_READS, "limit.show", ANSWERS_WHOLE, &limits,
+     .param = {PROJECT("tenant")}, .about = "All limits of a project, and of its keys that have some"},
+    {"POST", PROJECT_PATH "/limits", WHO_OPERATES, "limit.set", ANSWERS_OBJECT, &limits,
+     .param = {PROJECT("tenant"),
+               {"requests_per_minute", NULL, IN_BODY, TYPE_INT, .most = 1000000000},
+               {"tokens_per_minute", NULL, IN_BODY, TYPE_INT, .most = 1000000000},
+               {"concurrency", NULL, IN_BODY, TYPE_INT, .most = 1000000000},
+               {"spend_day", NULL, IN_BODY, TYPE_MONEY},
+               {"spend_month", NULL, IN_BODY, TYPE_MONEY},
+               {"credit_low", NULL, IN_BODY, TYPE_MONEY}},
+     .about = "Change a project's limits: what is left out stays"},
+
+    {"GET", "/invoices", WHO_CHECKS, "invoice.list", ANSWERS_WHOLE, &invoice,
+     .param = {LIMIT(20, 100),
+               AFTER_WHOLE,
+               {"project", "tenant", IN_QUERY, TYPE_NAME, .least = 1, .most = 63}},
+     .about = "List invoices and credit notes, the oldest first"},
+    {"GET", "/invoices/{number}", WHO_CHECKS, "invoice.show", ANSWERS_OBJECT, &invoice_document,
+     .param = {NUMBER}, .about = "The document as it was issued"},
+    {"POST", "/invoices/{number}/cancel", WHO_BILLS, "invoice.cancel", ANSWERS_OBJECT, &invoice,
+     .param = {NUMBER, {"reason", NULL, IN_BODY, TYPE_TEXT, true, .least = 1, .most = 60}},
+     .about = "Cancel an invoice by a credit note, which is the answer"},
+    {"GET", "/periods", WHO_CHECKS, "close.list", ANSWERS_WHOLE, &period,
+     .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List the months of the books, the oldest first"},
+    {"GET", "/owner/report", WHO_OWNS, "owner.report", ANSWERS_OBJECT, &owner_report,
+     .about = "What the machines cost and what they earn"},
+    {"GET", "/webhooks", WHO_OPERATES, "webhook.list", ANSWERS_WHOLE, &webhook,
+     .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List webhooks"},
+    {"DELETE", "/webhooks/{webhook_id}", WHO_OPERATES, "webhook.remove", ANSWERS_OBJECT, &webhook_deleted,
+     .param = {PATH_ID("webhook_id", "webhook_")}, .about = "Disable a webhook"},
     {NULL}};
 
 static const struct api_route tenant_routes[] = {

@@ -22,14 +22,14 @@ enum type {
     TYPE_CURRENCY, /* three capital letters */
     TYPE_MONEY,    /* a decimal number as text, 9 digits behind the point */
     TYPE_PRICE,    /* 6 digits */
-    TYPE_CHOICES,  /* lists of up to 5 of these; a choice may be "api's word=operation's word" */
+    TYPE_CHOICES,  /* lists of these, in a query of up to 5; a choice may be "api's word=operation's word" */
     TYPE_IDS,
     TYPE_TEXTS
 };
 
 struct param {
     const char *name;   /* in the API */
-    const char *member; /* of the operation's request; NULL: the same */
+    const char *member; /* of the operation's request; NULL: the same; "": of none */
     enum place place;
     enum type type;
     bool required;
@@ -63,7 +63,7 @@ struct shape;
 struct field {
     const char *name;
     enum form form;
-    const char *member; /* of the operation's answer; NULL: the same */
+    const char *member; /* of the operation's answer; NULL: the same; ".": all of it */
     const char *more;
     const struct shape *shape;
     bool nullable; /* null for an empty text, a time or number 0, a member that is not there */
@@ -76,7 +76,12 @@ struct shape {
 
 /* ---- the routes ---- */
 
-enum answers { ANSWERS_OBJECT, ANSWERS_LIST /* of OpenAI's: object, data, first_id, last_id, has_more */ };
+enum answers {
+    ANSWERS_OBJECT, /* of several the first */
+    ANSWERS_LIST,   /* as OpenAI's: object, data, first_id, last_id, has_more; the operation cuts the page */
+    ANSWERS_WHOLE,  /* the same of an operation that gives all there is */
+    ANSWERS_ONE     /* of the first alone */
+};
 
 enum { ROLE_TENANT = 16, ROLES_ALL = ROLE_OWNER | ROLE_OPERATOR | ROLE_BILLING | ROLE_READER };
 
@@ -117,6 +122,7 @@ struct api_call {
     struct str path, query, body;
     struct str tenant; /* of the tenant's API: who asks, and may see nothing else */
     int64_t limit;     /* of a list: how many rows are wanted; 0 otherwise */
+    struct buf after;  /* ANSWERS_WHOLE: the id, as JSON, behind which the page begins */
 };
 /* Checks everything and appends the request. An error names the parameter. */
 int api_request(struct api_call *call, struct buf *out, struct error *e);

@@ -81,7 +81,8 @@ static bool is_nothing(const struct field *f, const struct json *from, const str
 }
 
 static void write_field(struct buf *out, const struct field *f, const struct json *from) {
-    const struct json *v = json_get(from, f->member != NULL ? f->member : f->name);
+    const char *member = f->member != NULL ? f->member : f->name;
+    const struct json *v = strcmp(member, ".") == 0 ? from : json_get(from, member);
     if (f->nullable && is_nothing(f, from, v)) {
         buf_text(out, "null");
         return;
@@ -150,25 +151,44 @@ static void write_edge(struct buf *out, const char *name, const struct shape *sh
         write_field(out, &shape->field[0], row); /* the id is every shape's first field */
 }
 
+/* Where the page begins in all there is. */
+static size_t first_of(const struct api_call *call, const struct json *rows) {
+    struct buf id = {0};
+    size_t i = 0;
+    bool found = call->after.n == 0;
+    while (i < json_count(rows) && !found) {
+        buf_clear(&id);
+        write_field(&id, &call->route->shape->field[0], json_at(rows, i++));
+        found = str_equal(buf_view(&id), buf_view(&call->after));
+    }
+    buf_free(&id);
+    return i;
+}
+
 static void write_list(const struct api_call *call, const struct json *rows, struct buf *out) {
     const struct shape *shape = call->route->shape;
-    size_t limit = call->limit > 0 ? (size_t)call->limit : SIZE_MAX, n = 0;
+    size_t begin = first_of(call, rows), left = json_count(rows) - begin,
+           n = call->limit > 0 && (size_t)call->limit < left ? (size_t)call->limit : left;
+    if (call->route->answers == ANSWERS_ONE && n > 1)
+        n = left = 1;
     buf_text(out, "{\"object\":\"list\",\"data\":[");
-    for (; n < limit && n < json_count(rows); n++) {
-        if (n > 0)
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
             buf_byte(out, ',');
-        write_shape(out, shape, json_at(rows, n));
+        write_shape(out, shape, json_at(rows, begin + i));
     }
     buf_byte(out, ']');
-    write_edge(out, "first_id", shape, n > 0 ? json_at(rows, 0) : NULL);
-    write_edge(out, "last_id", shape, n > 0 ? json_at(rows, n - 1) : NULL);
-    buf_printf(out, ",\"has_more\":%s}", json_count(rows) > n ? "true" : "false");
+    write_edge(out, "first_id", shape, n > 0 ? json_at(rows, begin) : NULL);
+    write_edge(out, "last_id", shape, n > 0 ? json_at(rows, begin + n - 1) : NULL);
+    buf_printf(out, ",\"has_more\":%s}", left > n ? "true" : "false");
 }
 
 void api_answer(const struct api_call *call, const struct json *result, struct buf *out) {
-    if (call->route->answers == ANSWERS_LIST)
-        write_list(call, result, out);
+    bool one = call->route->answers == ANSWERS_OBJECT;
+    if (one)
+        write_shape(out, call->route->shape,
+                    json_kind(result) == JSON_KIND_ARRAY ? json_at(result, 0) : result);
     else
-        write_shape(out, call->route->shape, result);
+        write_list(call, result, out);
     buf_byte(out, '\n');
 }

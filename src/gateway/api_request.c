@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_LISTED = 5, ID_DIGITS = 18, AMOUNT_WHOLE = 9 };
+enum { MOST_ASKED = 5, MOST_LISTED = 64, ID_DIGITS = 18, AMOUNT_WHOLE = 9 };
 #define MOST_REAL 9007199254740992.0 /* up to here a double holds every whole number */
 
 /* ---- which route ---- */
@@ -267,8 +267,8 @@ static int take(struct taken *t, size_t i, struct str text, struct error *e) {
     const struct param *p = &t->call->route->param[i];
     if (!is_list(p) && t->values[i] > 0)
         return refuse(p, e, "given once");
-    if (t->values[i] == MOST_LISTED)
-        return refuse(p, e, "a list of 5 at most");
+    if (t->values[i] == (p->place == IN_BODY ? MOST_LISTED : MOST_ASKED))
+        return refuse(p, e, p->place == IN_BODY ? "a list of 64 at most" : "a list of 5 at most");
     if (t->values[i]++ > 0)
         buf_byte(&t->value[i], ',');
     return write_value(t->call->cloud, p, text, &t->value[i], e);
@@ -329,6 +329,8 @@ static int take_path(struct taken *t, struct error *e) {
                            : take(t, i, buf_view(&text), e);
     }
     buf_free(&text);
+    if (rc == ERR_INVALID) /* a path that names nothing that could be is none */
+        rc = e != NULL ? e->code = ERR_NOT_FOUND : ERR_NOT_FOUND;
     return rc;
 }
 
@@ -459,6 +461,9 @@ static int write_param(struct taken *t, size_t i, struct error *e) {
         return error_param(e, ERR_INVALID, p->name, "%s is missing", p->name);
     if (strcmp(p->name, "limit") == 0) {
         write_limit(t, i);
+    } else if (strcmp(member_of(p), "") == 0) {
+        if (strcmp(p->name, "after") == 0)
+            buf_str(&t->call->after, buf_view(&t->value[i]));
     } else if (t->values[i] > 0) {
         buf_printf(t->out, ",\"%s\":%s", member_of(p), is_list(p) ? "[" : "");
         buf_str(t->out, buf_view(&t->value[i]));

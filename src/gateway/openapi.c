@@ -94,7 +94,7 @@ static void write_schema(struct buf *out, const struct param *p) {
         write_value_schema(out, p);
         return;
     }
-    buf_text(out, "{\"type\":\"array\",\"maxItems\":5,\"items\":");
+    buf_printf(out, "{\"type\":\"array\",\"maxItems\":%d,\"items\":", p->place == IN_BODY ? 64 : 5);
     write_value_schema(out, p);
     buf_byte(out, '}');
 }
@@ -296,7 +296,7 @@ static void write_links(struct buf *out, const struct api *api, const struct api
 static void write_answers(struct buf *out, const struct api *api, const struct api_route *r) {
     buf_text(out, ",\"responses\":{\"200\":{\"description\":\"done\",\"content\":{\"application/json\":{"
                   "\"schema\":");
-    if (r->answers == ANSWERS_LIST) {
+    if (r->answers != ANSWERS_OBJECT) {
         buf_text(out, "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"object\":{"
                       "\"const\":\"list\"},\"data\":{\"type\":\"array\",\"items\":");
         write_reference(out, r->shape);

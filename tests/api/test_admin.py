@@ -238,8 +238,53 @@ def test_credit_and_prices(admin):
 
 def test_ledger(admin):
     page = admin.must("GET", "/ledger/transfers?limit=1")
-    assert page["has_more"] and page["data"][0]["seq"] > 1
+    assert page["has_more"] and int(page["data"][0]["id"][9:]) > 1
     assert admin.must("GET", "/ledger/verification")["ok"]
+
+
+def test_transfers_page(admin):
+    seen, after = [], ""
+    while True:
+        page = admin.must("GET", f"/ledger/transfers?limit=1{after}")
+        seen += [int(t["id"][9:]) for t in page["data"]]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['last_id']}"
+    assert seen == list(range(seen[0], 0, -1)) and len(seen) >= 2
+    names = [a["id"] for a in admin.must("GET", "/ledger/accounts?limit=100")["data"]]
+    assert {"tenant:one", "tenant:two", "funding:JPY"} <= set(names)
+    paged, after = [], ""
+    while True:
+        page = admin.must("GET", f"/ledger/accounts?limit=2{after}")
+        paged += [a["id"] for a in page["data"]]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['last_id']}"
+    assert paged == names
+    assert admin.must("GET", "/ledger/accounts?after=nowhere")["data"] == []
+    assert all(b["ok"] for b in admin.must("GET", "/ledger/balance")["data"])
+
+
+def test_rate_limits_with_the_official_client(admin):
+    limits = admin.openai().admin.organization.projects.rate_limits
+    assert [(r.model, r.max_requests_per_1_minute) for r in limits.list_rate_limits("proj_2")] == [("*", 0)]
+    changed = limits.update_rate_limit("rl_all", project_id="proj_2", max_requests_per_1_minute=7)
+    assert (changed.max_requests_per_1_minute, changed.max_tokens_per_1_minute) == (7, 0)
+    whole = admin.must("POST", "/organization/projects/proj_2/limits", body={"requests_per_minute": 0, "spend_day": "12.5"})
+    assert (whole["requests_per_minute"], whole["spend_day"], whole["id"]) == (0, "12.5", None)
+    assert admin.must("GET", "/organization/projects/proj_2/limits")["data"][0]["spend_day"] == "12.5"
+    with pytest.raises(openai.NotFoundError):
+        limits.update_rate_limit("rl_other", project_id="proj_2", max_requests_per_1_minute=7)
+
+
+def test_bills_and_the_owner(admin):
+    """Rows of operations that are described elsewhere: that they are there, and are the commands' own."""
+    assert admin.must("GET", "/invoices")["data"] == [] and admin.call("GET", "/invoices/INV-1")[0] == 404
+    assert admin.must("GET", "/periods")["data"][0]["closed_at"] is None
+    assert set(admin.must("GET", "/owner/report")["report"]) >= {"models", "tenants"}
+    assert admin.must("GET", "/webhooks")["data"] == []
+    rate = admin.must("POST", "/prices/rates", body={"base": "USD", "quote": "JPY", "rate": "150.25"})
+    assert admin.must("GET", "/prices/rates")["data"] == [rate] and rate["rate"] == "150.25"
 
 
 # ---- usage ---------------------------------------------------------------------------------------------------------------

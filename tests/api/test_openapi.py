@@ -11,13 +11,13 @@ from server import Server
 
 pytest.importorskip("schemathesis")
 
-# What a description cannot say: that one time must come after another, and that a page must be one of the answer's.
+# What a description cannot say: that one time must come after another, and that a rate is above zero between two currencies.
 CONFIG = """
 [phases.coverage]
 unexpected-methods = ["PUT", "PATCH", "OPTIONS", "TRACE"]
 
 [[operations]]
-include-path-regex = "/organization/(usage/completions|costs)"
+include-path-regex = "/organization/(usage/completions|costs)|/prices/rates"
 checks.positive_data_acceptance.expected-statuses = [200, 400, 404]
 """
 
