@@ -87,25 +87,27 @@ static void test_nvml(void **state) {
 
 /* ---- the chips' clock ---- */
 
-/* On the writer's thread, whose connection it is. */
-static int read_sums(struct cloud *c, void *context, struct error *e) {
+/* Rows, and the sums of their columns. */
+static int sum_chip_time(struct cloud *c, void *context, struct error *e) {
     struct query *q;
     int64_t *sum = context;
-    int rc = store_query(
-        c->store, &q, "SELECT available_ns, busy_ns, energy_uj, measured_ns FROM chip_time ORDER BY at", e);
+    int rc =
+        store_query(c->store, &q,
+                    "SELECT at, available_ns, busy_ns, energy_uj, measured_ns FROM chip_time ORDER BY at", e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
-        rc = 0;
         sum[0]++;
         for (int i = 1; i < 5; i++)
-            sum[i] += query_column_int(q, i - 1);
+            sum[i] += query_column_int(q, i);
+        rc = 0;
     }
     return rc;
 }
 
 static void see(struct cloud *c, int64_t expected[5]) {
-    struct error e;
     int64_t sum[5] = {0};
-    assert_int_equal(journal_call(c, read_sums, sum, &e), 0);
+    struct error e = {0};
+    if (journal_call(c, sum_chip_time, sum, &e) != 0)
+        fail_msg("%s", e.text);
     assert_memory_equal(sum, expected, sizeof sum);
 }
 
@@ -148,7 +150,7 @@ static void test_meter(void **state) {
     usleep(20000);
     meter_stop(m); /* writes what there is since the last minute */
     int64_t passed = clock_mono_ns() - start;
-    assert_int_equal(journal_call(c, read_sums, sum, &e), 0);
+    assert_int_equal(journal_call(c, sum_chip_time, sum, &e), 0);
     assert_in_range(sum[1], 4 * 20000000, 4 * passed);
     assert_int_equal(sum[2] % 500, 0);
     assert_in_range(sum[2], 500, 1000); /* twice when a minute began just then */
