@@ -162,7 +162,7 @@ struct verifying {
 static int verify_some(struct cloud *c, void *context, struct error *e) {
     struct verifying *v = context;
     pthread_mutex_lock(&c->lock);
-    v->result.live = c->stats.open_holds > 0;
+    v->result.live = c->stats.open_holds > 0 || c->first != NULL; /* settled, but not written yet */
     pthread_mutex_unlock(&c->lock);
     int rc = ledger_verify_piece(&c->ledger, v->walk, &v->result, e);
     v->more = rc > 0;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 20000, MOST_WRONG = 100 };
+enum { PIECE = 5000, MOST_WRONG = 100 };
 
 /* One walk. Of an account: balance, pending debit, pending credit. Of a tenant: its account, what its requests cost less what they were charged. Of a price: input, cached, output. */
 struct verify_walk {
