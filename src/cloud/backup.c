@@ -101,7 +101,7 @@ static int copy_file(struct cloud *c, const char *file, const struct progress *p
 static int copy_rows(const char *where, const char *file, const struct progress *progress, struct copied *out,
                      struct error *e) {
     struct store *from, *to = NULL;
-    int rc = store_open(&from, where, e);
+    int rc = store_open_beside(&from, where, e);
     if (rc == 0 && (rc = store_open_file(&to, file, true, e)) == 0)
         rc = store_copy(from, to, progress, &out->rows, e);
     store_close(to);

@@ -44,6 +44,6 @@ struct query {
 void store_forget(struct store *s);
 
 int sqlite_open(struct store **out, const char *folder, struct error *e);
-int postgres_open(struct store **out, const char *url, struct error *e);
+int postgres_open(struct store **out, const char *url, bool alone, struct error *e);
 
 #endif

@@ -15,6 +15,7 @@ struct postgres {
     int64_t changed;     /* rows, by the last statement whose results were read */
     char committing[24]; /* the transaction whose commit was sent and not answered, or "" */
     PGconn *next;        /* a connection that is being made in place of one that broke */
+    bool alone;          /* nobody else may have the books open */
     bool writing;        /* in a transaction */
     int rc;              /* the first error of what was sent since store_begin */
     struct error error;

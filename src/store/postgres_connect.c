@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- errors ---- */
 
@@ -186,6 +187,18 @@ static int set_up(struct postgres *s, struct error *e) {
     return migrate(s, e);
 }
 
+/* The lock of the session, which ends with it: a server that was killed has it for a moment still. */
+static int be_alone(struct postgres *s, int tries, struct error *e) {
+    for (int i = 0; i < tries && s->alone; i++) {
+        if (i > 0)
+            usleep(100000);
+        if (is_setting(s->db, "SELECT pg_try_advisory_lock(1970169698, hashtext(current_schema()::text))",
+                       "t"))
+            return 0;
+    }
+    return s->alone ? error_set(e, ERR_CONFLICT, "another unkai has the books of this database open") : 0;
+}
+
 static int start_pipeline(struct postgres *s, struct error *e) {
     return PQsetnonblocking(s->db, 1) == 0 && PQenterPipelineMode(s->db) == 1 ? 0 : postgres_fail(s, NULL, e);
 }
@@ -201,8 +214,9 @@ int postgres_connect(struct postgres *s, struct error *e) {
         return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
     PQconninfoFree(parsed);
     s->db = PQconnectdbParams(option_names, value, 1);
-    rc = set_up(s, e);
-    return rc != 0 ? rc : start_pipeline(s, e);
+    if ((rc = set_up(s, e)) != 0 || (rc = be_alone(s, 30, e)) != 0)
+        return rc;
+    return start_pipeline(s, e);
 }
 
 /* ---- again ---- */
@@ -231,6 +245,8 @@ static int take_over(struct postgres *s, bool *committed, struct error *e) {
     s->db = s->next;
     s->next = NULL;
     int rc = set_up(s, e);
+    if (rc == 0 && be_alone(s, 1, e) != 0) /* our old connection has it, or somebody else who found it free */
+        rc = e->code = ERR_UNAVAILABLE;
     if (rc == 0 && (rc = ask_outcome(s, committed, e)) == 0)
         rc = start_pipeline(s, e);
     return rc;

@@ -10,7 +10,13 @@ bool store_is_url(const char *where) {
 
 int store_open(struct store **out, const char *where, struct error *e) {
     *out = NULL;
-    return store_is_url(where) ? postgres_open(out, where, e) : sqlite_open(out, where, e);
+    return store_is_url(where) ? postgres_open(out, where, true, e) : sqlite_open(out, where, e);
+}
+
+int store_open_beside(struct store **out, const char *where, struct error *e) {
+    *out = NULL;
+    return store_is_url(where) ? postgres_open(out, where, false, e)
+                               : error_set(e, ERR_UNSUPPORTED, "a file has one hand alone");
 }
 
 void store_forget(struct store *s) {

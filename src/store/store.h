@@ -12,8 +12,11 @@
 struct store;
 struct query; /* a prepared statement; the store keeps it for the next time */
 
-/* Open or make the books in a folder (SQLite) or at a postgresql:// URL, and bring their schema up to date. The URL's password is in no error. */
+/* Open or make the books in a folder (SQLite) or at a postgresql:// URL, and bring their schema up to date. The URL's password is in no error.
+ * ERR_CONFLICT: somebody else has these books open on PostgreSQL. */
 int store_open(struct store **out, const char *where, struct error *e);
+/* The same beside whoever has them open, to read them: PostgreSQL alone can do that. */
+int store_open_beside(struct store **out, const char *where, struct error *e);
 /* A SQLite file of that name: another one's books, or a copy. ERR_NOT_FOUND: it is to be there and is not; ERR_CONFLICT: it is to be made and is there. */
 int store_open_file(struct store **out, const char *file, bool make, struct error *e);
 void store_close(struct store *s); /* checkpoints */

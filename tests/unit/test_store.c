@@ -179,6 +179,19 @@ static void test_again(void **state) {
     assert_int_equal(count_nodes(), 1);
 }
 
+/* One hand alone writes; another one may read beside it. */
+static void test_one_hand(void **state) {
+    struct store *other;
+    const char *url = getenv("UNKAI_DB");
+    if (url == NULL)
+        return;
+    assert_int_equal(store_open(&other, url, &e), ERR_CONFLICT);
+    assert_int_equal(store_open_beside(&other, url, &e), 0);
+    store_close(other);
+    store_close(s);
+    assert_int_equal(store_open(&s, url, &e), 0);
+}
+
 static void test_translation(void **state) {
     static const char *const table[][2] = {
         {"CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL) STRICT;",
@@ -230,6 +243,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_nested, open_store, close_store),
         cmocka_unit_test_setup_teardown(test_left, open_store, close_store),
         cmocka_unit_test_setup_teardown(test_again, open_store, close_store),
+        cmocka_unit_test_setup_teardown(test_one_hand, open_store, close_store),
         cmocka_unit_test(test_translation),
         cmocka_unit_test(test_no_password_is_shown),
     };
