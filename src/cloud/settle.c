@@ -217,7 +217,7 @@ int settle_group(struct cloud *c, struct error *e) {
 }
 
 void settle_undo(struct cloud *c) {
-    for (struct tenant *t; (t = c->touched) != NULL; c->touched = t->next_touched) {
+    for (struct tenant *t = c->tenants; t != NULL; t = t->next) { /* settle_group may have failed at any */
         t->touched = false;
         for (struct tally *y; (y = t->tallies) != NULL;) {
             t->tallies = y->next;
@@ -225,11 +225,10 @@ void settle_undo(struct cloud *c) {
             c->spare_tallies = y;
         }
     }
-    for (struct revenue *r;
-         (r = c->revenues) != NULL;) { /* their accounts may be new, and gone with the rest */
+    c->touched = NULL;
+    /* The accounts of revenue may be new, and gone with the rest. */
+    for (struct revenue *r; (r = c->revenues) != NULL; free(r))
         c->revenues = r->next;
-        free(r);
-    }
 }
 
 void settle_free(struct cloud *c) {
