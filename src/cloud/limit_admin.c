@@ -128,43 +128,40 @@ static int load_limits(struct cloud *c, struct error *e) {
     return rc;
 }
 
-static void add_spent(struct limited *who, const char *today, struct str date, amount charge) {
-    if (who == NULL)
-        return;
-    if (str_is(date, today))
-        who->used.day[0].value += charge;
-    who->used.month[0].value += charge;
+static void add_spent(struct used *u, amount in_day, amount in_month) {
+    u->day[0].value += in_day;
+    u->month[0].value += in_month;
 }
 
 /* What this day and month have cost so far, from the roll-up. */
 static int load_spent(struct cloud *c, struct error *e) {
     struct query *q;
-    char today[16], month[16];
+    char today[CALENDAR_DAY], month[CALENDAR_MONTH];
     int64_t wall = clock_wall_ns();
-    time_t at = (time_t)(wall / 1000000000 + c->zone * 60);
-    struct tm tm;
-    gmtime_r(&at, &tm);
-    strftime(today, sizeof today, "%Y-%m-%d", &tm);
-    strftime(month, sizeof month, "%Y-%m-00", &tm);
+    calendar_day(today, wall, c->zone);
+    calendar_month(month, wall, c->zone);
     for (struct tenant *t = c->tenants; t != NULL; t = t->next)
         used_roll(&t->limited.used, wall, c->zone);
     for (size_t i = 0; i < sizeof c->keys / sizeof *c->keys; i++)
         for (struct key *k = c->keys[i]; k != NULL; k = k->next)
             used_roll(&k->limited.used, wall, c->zone);
     int rc = store_query(c->store, &q,
-                         "SELECT tenant, key, day, CAST(sum(charge) AS BIGINT) FROM usage_day"
-                         " WHERE day >= $1 AND day <= $2 GROUP BY tenant, key, day",
+                         "SELECT tenant, key, CAST(sum(CASE WHEN day = $2 THEN charge ELSE 0 END) AS BIGINT),"
+                         " CAST(sum(charge) AS BIGINT) FROM usage_day WHERE day > $1 AND day <= $2"
+                         " GROUP BY tenant, key",
                          e);
     if (rc != 0)
         return rc;
-    query_text(q, 1, str_from(month));
+    query_text(q, 1, str_from(month)); /* "2026-11" is before all of its days */
     query_text(q, 2, str_from(today));
     while ((rc = query_step(q, e)) > 0) {
-        struct str date = query_column_text(q, 2);
-        amount charge = query_column_int(q, 3);
-        add_spent(find_limited(c, query_column_int(q, 0), 0), today, date, charge);
-        if (query_column_int(q, 1) != 0)
-            add_spent(find_limited(c, query_column_int(q, 0), query_column_int(q, 1)), today, date, charge);
+        struct key *k = memory_key(c, query_column_int(q, 1));
+        struct tenant *t = k != NULL ? k->tenant : find_tenant(c, query_column_int(q, 0));
+        amount in_day = query_column_int(q, 2), in_month = query_column_int(q, 3);
+        if (k != NULL)
+            add_spent(&k->limited.used, in_day, in_month);
+        if (t != NULL)
+            add_spent(&t->limited.used, in_day, in_month);
     }
     return rc;
 }
