@@ -32,7 +32,7 @@ void buf_append(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, struct str s);
 void buf_text(struct buf *b, const char *c_string);
 void buf_byte(struct buf *b, char c);
-void buf_number(struct buf *b, uint64_t n); /* in decimal */
+void buf_number(struct buf *b, uint64_t n);   /* in decimal */
 void buf_base64(struct buf *b, struct str s); /* RFC 4648, 4 */
 void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Make room for n more bytes and return where to write them (NULL on failure); the caller adds to b->n. */
