@@ -113,16 +113,19 @@ def test_an_open_chat_fits_a_minute(server, tenant):
 
 
 def test_the_official_client_waits(server, tenant):
-    tenant.limit(requests_per_minute=30)
+    tenant.limit(requests_per_minute=12)
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key=tenant.key, max_retries=2)
-    for _ in range(30):
-        tenant.post(max_tokens=1)
+    wait = 0
+    while wait < 2:  # one comes back every 5 seconds
+        status, _, body = tenant.post(max_tokens=1)
+        wait = seconds(re.search(r"try again in (\S+)$", json.loads(body)["error"]["message"])[1]) if status == 429 else 0
     begin = time.monotonic()
     client.completions.create(**ASK)
-    assert time.monotonic() - begin > 0.5
+    assert time.monotonic() - begin > wait - 1
     with pytest.raises(openai.RateLimitError) as e:
-        client.with_options(max_retries=0).completions.create(**ASK)
-    assert e.value.code == "rate_limit_exceeded" and int(e.value.response.headers["retry-after"]) <= 2
+        for _ in range(20):
+            client.with_options(max_retries=0).completions.create(**ASK | {"max_tokens": 1})
+    assert e.value.code == "rate_limit_exceeded" and int(e.value.response.headers["retry-after"]) <= 5
 
 
 def test_at_once(tenant):
@@ -176,18 +179,27 @@ def test_wrong_keys(server, tenant):
     def ask(key, source, path="/v1/models"):
         return server.raw(server.head(path, "GET", key=key, more=f"X-Forwarded-For: {source}\r\n\r\n"))
 
+    def guess(source):
+        """Wrong keys until it is two seconds or more to the next one."""
+        for i in range(100):
+            status, headers, body = ask(f"uk-{i}", source)
+            if status == 429 and int(headers["retry-after"]) >= 2:
+                return int(headers["retry-after"]), json.loads(body)["error"]["message"]
+        raise AssertionError("nothing holds it off")
+
     other = json.loads(server.unkai("key", "create", "test_wrong_keys", "--json"))["key"]
     assert ask(tenant.key, "192.0.2.1")[0] == 200
     codes = [ask(f"uk-{i}", "192.0.2.1")[0] for i in range(40)]
-    assert codes[:20] == [401] * 20 and codes.count(429) >= 18
-    status, headers, body = ask("uk-guess", "192.0.2.1")
-    assert status == 429 and 1 <= int(headers["retry-after"]) <= 3 and "192.0.2.1" in json.loads(body)["error"]["message"]
+    assert codes[:20] == [401] * 20 and codes.count(429) > 10
+    wait, message = guess("192.0.2.1")
+    assert wait <= 3 and "192.0.2.1" in message
     assert ask(other, "192.0.2.1")[0] == 429  # a right guess looks like a wrong one
     assert ask(tenant.key, "192.0.2.1")[0] == 200
     assert ask(other, "192.0.2.2")[0] == 200
-    for i in range(40):
+    for i in range(20):
         ask("uk-x", f"2001:db8:0:1::{i}")  # a /64 is one
-    assert ask("uk-x", "2001:db8:0:1::ffff")[0] == 429 and ask("uk-x", "2001:db8:0:2::1")[0] == 401
+    guess("2001:db8:0:1::ffff")
+    assert ask("uk-x", "2001:db8:0:1:a::")[0] == 429 and ask("uk-x", "2001:db8:0:2::1")[0] == 401
 
 
 if __name__ == "__main__":
