@@ -80,14 +80,18 @@ static void request(struct cloud *c, int64_t tenant, const char *model) {
     cloud_settle(h, &s, NULL);
 }
 
-static void requests(const char *folder, int n, const char *time) {
+/* models: how many of the list below take part. */
+static void requests(const char *folder, int n, const char *time, int models) {
+    static const char *const model[] = {"small", "small", "large <b>&", "foreign"};
     struct cloud *c;
     struct error e = {0};
     months_at(time);
     if (cloud_open(&c, folder, NULL, NULL, &e) != 0)
         die("open", &e);
-    for (int i = 0; i < n; i++)
-        request(c, 1 + (int64_t)drawn(2), drawn(3) ? "small" : "large <b>&");
+    for (int i = 0; i < n; i++) {
+        int64_t tenant = 1 + (int64_t)drawn(2);
+        request(c, tenant, model[drawn((uint64_t)models)]);
+    }
     cloud_close(c);
 }
 
@@ -160,14 +164,21 @@ void months_make(const char *folder) {
             "<b>&\",\"currency\":\"%s\",\"input\":\"%s50.333333\",\"cached\":\"%s5\",\"output\":\"%s600.7\"}",
             currency, tenth, tenth, tenth);
     }
-    requests(folder, 400, "2024-01-10T12:00:00Z");
-    requests(folder, 250, "2024-01-20T22:00:00Z");
-    requests(folder, 150, "2024-01-31T15:30:00Z"); /* February in Tokyo */
+    requests(folder, 400, "2024-01-10T12:00:00Z", 3);
+    requests(folder, 250, "2024-01-20T22:00:00Z", 3);
+    requests(folder, 150, "2024-01-31T15:30:00Z", 3); /* February in Tokyo */
     months_ask(folder, "{\"op\":\"price.set\",\"model\":\"small\",\"currency\":\"JPY\",\"input\":\"14\","
                        "\"cached\":\"1\",\"output\":\"50\"}");
     months_ask(folder,
                "{\"op\":\"tenant.credit\",\"name\":\"acme\",\"amount\":\"100\",\"payment\":\"topup\"}");
-    requests(folder, 600, "2024-02-15T01:00:00Z");
+    months_ask(folder, "{\"op\":\"price.set\",\"model\":\"foreign\",\"currency\":\"USD\",\"input\":\"0.15\","
+                       "\"cached\":\"0.0375\",\"output\":\"0.6\"}");
+    months_ask(folder, "{\"op\":\"price.rate\",\"base\":\"USD\",\"quote\":\"JPY\",\"rate\":\"150.25\"}");
+    months_ask(folder, "{\"op\":\"price.rate\",\"base\":\"USD\",\"quote\":\"EUR\",\"rate\":\"0.923456789\"}");
+    requests(folder, 600, "2024-02-15T01:00:00Z", 4);
     transfers(folder);
-    requests(folder, 300, "2024-03-02T12:00:00Z");
+    months_at("2024-03-01T00:00:00Z");
+    months_ask(folder,
+               "{\"op\":\"price.rate\",\"base\":\"USD\",\"quote\":\"JPY\",\"rate\":\"149.000000001\"}");
+    requests(folder, 300, "2024-03-02T12:00:00Z", 4);
 }

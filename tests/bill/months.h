@@ -16,8 +16,8 @@ const char *months_ask(const char *folder, const char *format, ...) __attribute_
 void months_sql(const char *folder, const char *sql);
 int64_t months_number(const char *folder, const char *sql);
 
-/* January to March 2024, in Tokyo's zone: three tenants (acme, prepaid, JPY; euro, EUR; idle), two models, one of them with a second price from February, in February
- * a reversal, a credit and charges by hand, one request at 2024-01-31T15:30Z, which is February in Tokyo. Months are open. */
+/* January to March 2024, in Tokyo's zone: three tenants (acme, prepaid, JPY; euro, EUR; idle), two models, one of them with a second price
+ * from February, a third one with a price in USD alone and exchange rates, in February a reversal, a credit and charges by hand, one request at 2024-01-31T15:30Z, which is February in Tokyo. Months are open. */
 void months_make(const char *folder);
 
 #endif

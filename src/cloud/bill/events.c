@@ -38,7 +38,7 @@ static void write_event(struct query *q, struct str source, struct buf *out) {
     for (size_t i = 0; i < sizeof number / sizeof *number; i++)
         buf_printf(out, "\"%s\":%lld,", number[i].name, (long long)query_column_int(q, number[i].column));
     buf_printf(out, "\"total_tokens\":%lld,\"exchange_rate\":\"",
-               (long long)(query_column_int(q, 8) + query_column_int(q, 10)));
+               (long long)query_column_int(q, 8) + (long long)query_column_int(q, 10));
     money_write(out, query_column_int(q, 13), 9);
     buf_text(out, "\",\"charge\":\"");
     money_write(out, query_column_int(q, 11), AMOUNT_DIGITS);
