@@ -144,9 +144,10 @@ static int write_buckets(struct buf *out, struct query *q, const struct question
     for (int64_t day = w->from; rc >= 0 && day < w->last; day += DAY) {
         char text[CALENDAR_DAY];
         bool first = true;
+        int64_t end = day + DAY;
         calendar_day(text, day * SECOND, w->zone);
         buf_printf(out, "%s{\"start\":%lld,\"end\":%lld,\"results\":[", day > w->from ? "," : "",
-                   (long long)day, (long long)(day + DAY));
+                   (long long)day, (long long)end);
         for (; rc > 0 && str_is(query_column_text(q, 0), text); first = false, rc = query_step(q, e)) {
             if (!first)
                 buf_byte(out, ',');
