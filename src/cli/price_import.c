@@ -10,7 +10,7 @@
 
 enum { MOST_LIST = 64 << 20, AT_ONCE = 1000 };
 
-/* ---- a walk through text that is known to be JSON ---- */
+/* ---- a walk through JSON as it is written; what it finds is parsed before it is believed ---- */
 
 struct walk {
     const char *at, *end;
@@ -30,7 +30,7 @@ static struct str take(struct walk *w) {
     for (; w->at < w->end; w->at++) {
         char c = *w->at;
         if (quoted) {
-            w->at += c == '\\';
+            w->at += c == '\\' && w->at + 1 < w->end;
             quoted = c != '"';
         } else if (c == '"') {
             quoted = true;
@@ -58,9 +58,11 @@ static bool next_member(struct walk *w, struct str *name, struct str *value) {
     return name->n > 0 && value->n > 0;
 }
 
+/* Nowhere when it is no object. */
 static struct walk inside(struct str object) {
-    return object.n >= 2 && object.p[0] == '{' ? (struct walk){object.p + 1, object.p + object.n - 1}
-                                               : (struct walk){object.p, object.p};
+    return object.n >= 2 && object.p[0] == '{' && object.p[object.n - 1] == '}'
+               ? (struct walk){object.p + 1, object.p + object.n - 1}
+               : (struct walk){0};
 }
 
 /* ---- the list ---- */
@@ -124,45 +126,59 @@ static bool fits(const char *model, const struct str part[PARTS]) {
     return true;
 }
 
+/* Both are JSON, the name a string and the other an object: ERR_INVALID unless. A list as a whole has more members than a request may, so its models are looked at one by one. */
+static int parse_model(struct str name, struct str object, char *model, size_t size, struct error *e) {
+    struct json *text = NULL, *value = NULL;
+    int rc = json_parse(&text, name, e);
+    if (rc == 0 && (rc = json_parse(&value, object, e)) == 0 &&
+        (json_kind(text) != JSON_KIND_STRING || json_kind(value) != JSON_KIND_OBJECT))
+        rc = error_set(e, ERR_INVALID, "a price list is an object of models");
+    snprintf(model, size, "%.*s", (int)json_as_str(text).n, json_as_str(text).p);
+    json_free(text);
+    json_free(value);
+    return rc;
+}
+
 static int add_model(struct import *m, struct str name, struct str object, struct error *e) {
     static const char *const member[PARTS] = {"input", "cached", "output"};
     struct str part[PARTS];
-    struct json *text = NULL;
     char model[300] = "";
-    int rc = json_parse(&text, name, e);
+    int rc = parse_model(name, object, model, sizeof model, e);
     if (rc != 0)
         return rc;
-    snprintf(model, sizeof model, "%.*s", (int)json_as_str(text).n, json_as_str(text).p);
     if (!read_prices(object, part)) {
         m->others++;
-    } else if (!fits(model, part)) {
-        m->refused++;
-    } else {
-        buf_text(&m->list, m->listed++ > 0 ? ",{\"model\":" : "{\"model\":");
-        json_write_str(&m->list, json_as_str(text));
-        for (int i = 0; i < PARTS; i++)
-            if (part[i].n > 0) {
-                buf_printf(&m->list, ",\"%s\":", member[i]);
-                json_write_str(&m->list, part[i]);
-            }
-        buf_byte(&m->list, '}');
+        return 0;
     }
-    json_free(text);
+    if (!fits(model, part)) {
+        m->refused++;
+        return 0;
+    }
+    buf_text(&m->list, m->listed++ > 0 ? ",{\"model\":" : "{\"model\":");
+    json_write_text(&m->list, model);
+    for (int i = 0; i < PARTS; i++)
+        if (part[i].n > 0) {
+            buf_printf(&m->list, ",\"%s\":", member[i]);
+            json_write_str(&m->list, part[i]);
+        }
+    buf_byte(&m->list, '}');
     return m->listed == AT_ONCE ? send_list(m, e) : 0;
 }
 
 int price_import(const char *path, const char *currency, const char *since, const char *note) {
     struct import m = {.currency = currency != NULL ? currency : "USD", .since = since, .note = note};
     struct buf file = {0};
-    struct json *check = NULL;
     struct str name, value;
     struct error e = {0};
     int rc = cli_read(&file, path, MOST_LIST, &e);
-    if (rc == 0 && (rc = json_parse(&check, buf_view(&file), &e)) == 0 &&
-        json_kind(check) != JSON_KIND_OBJECT)
-        rc = error_set(&e, ERR_INVALID, "%s is no price list: an object of models is wanted", path);
+    struct walk whole = {file.p, file.p + file.n}, w = {0};
     if (rc == 0) {
-        struct walk whole = {file.p, file.p + file.n}, w = inside(take(&whole));
+        w = inside(take(&whole));
+        skip_space(&whole);
+        if (w.at == NULL || whole.at != whole.end)
+            rc = error_set(&e, ERR_INVALID, "%s is no price list: an object of models is wanted", path);
+    }
+    if (rc == 0) {
         while (rc == 0 && next_member(&w, &name, &value))
             rc = add_model(&m, name, value, &e);
         if (rc == 0)
@@ -170,7 +186,6 @@ int price_import(const char *path, const char *currency, const char *since, cons
         printf("%zu models' prices imported in %s, %zu without prices of tokens, %zu refused\n", m.imported,
                m.currency, m.others, m.refused);
     }
-    json_free(check);
     buf_free(&file);
     buf_free(&m.list);
     return rc != 0 ? cli_fail("price", &e) : m.refused > 0 ? EXIT_FAILED : EXIT_OK;

@@ -60,6 +60,14 @@ def test_price_list(unkai, tmp_path):
     assert "b\u00e9: '3.0000000000000001e-07'" in unkai("price", "import", str(path), "--currency", "USD", code=1)
     prices = {p["model"]: (p["input"], p["cached"], p["output"]) for p in json.loads(unkai("price", "--json"))}
     assert prices == {"a": ("2.5", "1.25", "10"), "c": ("0.000001", "0.000001", "0")}
+    many = {f"m{i}": {"input_cost_per_token": i / 1e9, "output_cost_per_token": 1e-7, **{f"x{j}": j for j in range(30)}} for i in range(2500)}
+    path.write_text(json.dumps(many))
+    assert "2500 models' prices imported in EUR" in unkai("price", "import", str(path), "--currency", "EUR")
+    prices = {p["model"]: p["input"] for p in json.loads(unkai("price", "--json")) if p["currency"] == "EUR"}
+    assert prices == {f"m{i}": f"{i / 1000:g}" for i in range(2500)}
+    for wrong in ("", "[]", "1", '{"a"', '{"a": {}', '{"a": 1}', '{"a": {}} x', '{"a": {"b": \\}}', '{"a": {"input_cost_per_token": 1, }}', '"\\', '{"a\\'):
+        path.write_text(wrong)
+        unkai("price", "import", str(path), code=1)
 
 
 @needs_model
