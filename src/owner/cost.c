@@ -5,7 +5,7 @@
 
 static double declining_value(const struct asset *a, double years) {
     double value = a->price;
-    for (double k = 0; k < a->life; k++) {
+    for (int k = 0; k < a->life; k++) {
         double left = a->life - k, part = fmin(1, left);
         double off = fmax(value * 2 / a->life * part, (value - a->residual) * part / left);
         off = fmin(off, value - a->residual);
