@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
+
+#include "books_place.h"
 
 static char folder[64];
 static struct cloud *cloud;
@@ -18,15 +21,12 @@ static const struct address here; /* nobody knows */
 
 static int fresh_books(void **state) {
     struct error e;
-    snprintf(folder, sizeof folder, "/tmp/unkai-access-XXXXXX");
-    return mkdtemp(folder) == NULL || cloud_open(&cloud, folder, NULL, NULL, &e) != 0;
+    return books_place(folder, sizeof folder) != 0 || cloud_open(&cloud, folder, NULL, NULL, &e) != 0;
 }
 
 static int remove_books(void **state) {
-    char rm[100];
     cloud_close(cloud);
-    snprintf(rm, sizeof rm, "rm -rf %s", folder);
-    return system(rm);
+    return books_place_remove(folder);
 }
 
 static void reopen(void) {
@@ -219,12 +219,58 @@ static void test_pages(void **state) {
     buf_free(&answer);
 }
 
+/* Usage that a request left: the same question in every form that the statement has. */
+static void test_buckets(void **state) {
+    static const char *const ask_for[] = {
+        "{\"op\":\"usage.days\",\"start\":0,\"end\":4102444800,\"limit\":2}",
+        "{\"op\":\"cost.days\",\"start\":86400,\"end\":172800,\"group_by\":[\"tenant\",\"key\",\"model\"]}",
+        "{\"op\":\"usage.days\",\"start\":86400,\"end\":172800,\"tenants\":[1,2],\"keys\":[3],\"models\":["
+        "\"m\",\"n\"]}",
+        "{\"op\":\"usage.days\",\"start\":86400,\"end\":172800,\"tenant\":\"t\",\"models\":[\"m\"]}",
+    };
+    struct identity who;
+    struct hold *hold;
+    struct error e = {0};
+    struct buf answer = {0};
+    char key[80];
+    must("{\"op\":\"tenant.create\",\"name\":\"t\",\"currency\":\"JPY\",\"credit\":\"5\"}", &answer);
+    must("{\"op\":\"price.set\",\"model\":\"m\",\"currency\":\"JPY\",\"input\":\"1000\",\"output\":\"2000\"}",
+         &answer);
+    make("{\"op\":\"key.create\",\"tenant\":\"t\"}", key, sizeof key);
+    for (size_t i = 0; i < sizeof ask_for / sizeof *ask_for; i++) {
+        must(ask_for[i], &answer);
+        assert_int_equal(count(buf_view(&answer), "\"results\":[]"), i == 0 ? 2 : 1);
+    }
+    assert_int_equal(cloud_authenticate(cloud, str_from(key), &here, &who, &e), 0);
+    struct admission a = {
+        .who = &who, .model = STR("m"), .request_id = "r", .prompt_tokens = 10, .max_completion_tokens = 5};
+    assert_int_equal(cloud_admit(cloud, &a, &hold, &e), 0);
+    struct settlement s = {.delivered = true, .completion_tokens = 4, .cached_tokens = 3};
+    cloud_sent(hold, 4, 3);
+    cloud_settle(hold, &s, NULL);
+    char now[200];
+    int64_t day = (int64_t)time(NULL) / 86400 * 86400;
+    snprintf(now, sizeof now,
+             "{\"op\":\"cost.days\",\"start\":%lld,\"tenant\":\"t\",\"group_by\":[\"model\"]}",
+             (long long)day);
+    must(now, &answer);
+    assert_int_equal(count(buf_view(&answer), "\"requests\":1,\"prompt\":10,\"cached\":3,\"completion\":4,"
+                                              "\"uncached\":7,\"charge\":\"0.018\""),
+                     1);
+    assert_int_equal(count(buf_view(&answer), "\"model\":\"m\",\"currency\":\"JPY\""), 1);
+    snprintf(now, sizeof now, "{\"op\":\"usage.days\",\"start\":%lld,\"tenants\":[2]}", (long long)day);
+    must(now, &answer);
+    assert_int_equal(count(buf_view(&answer), "\"results\":[]"), 1);
+    buf_free(&answer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_two_kinds_of_keys, fresh_books, remove_books),
         cmocka_unit_test_setup_teardown(test_bad_keys, fresh_books, remove_books),
         cmocka_unit_test_setup_teardown(test_audit, fresh_books, remove_books),
         cmocka_unit_test_setup_teardown(test_archive_and_rename, fresh_books, remove_books),
+        cmocka_unit_test_setup_teardown(test_buckets, fresh_books, remove_books),
         cmocka_unit_test_setup_teardown(test_pages, fresh_books, remove_books),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
