@@ -258,8 +258,7 @@ int away_recover(struct cloud *c, struct error *e);
 /* ---- settle.c: a group's entries, on the writer's thread ---- */
 int settle_hold(struct cloud *c, struct hold *h, struct error *e);
 int settle_sent(struct cloud *c, const struct hold *h, struct error *e);
-int settle_charge(struct cloud *c, struct hold *h, bool *again,
-                  struct error *e);                 /* *again: it was written before */
+int settle_charge(struct cloud *c, struct hold *h, struct error *e);
 int settle_group(struct cloud *c, struct error *e); /* before the commit: the accounts and the usage */
 void settle_undo(struct cloud *c); /* the transaction was not to be: forget what the group came to */
 void settle_free(struct cloud *c);

@@ -25,12 +25,11 @@ static int write_entry(struct cloud *c, struct entry *entry, struct error *e) {
     if (entry->kind == ENTRY_FIND)
         return find_run(c->store, entry, e);
     struct hold *h = journal_hold(entry);
-    bool again;
     if (entry->kind == ENTRY_HOLD)
         return settle_hold(c, h, e);
     if (entry->kind == ENTRY_SENT)
         return h->ended ? 0 : settle_sent(c, h, e);
-    return settle_charge(c, h, &again, e);
+    return settle_charge(c, h, e);
 }
 
 static void broke(struct cloud *c, const struct error *e) {

@@ -189,15 +189,17 @@ static int check_same(struct store *s, const struct transfer *t, struct error *e
     return rc;
 }
 
-int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struct error *e) {
+#define INSERT_TRANSFER                                                                                 \
+    "INSERT INTO transfer (seq, id, at, kind, debit, credit, amount, phase, about, period, note, hash)" \
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+
+/* The row, as the chain's next one; *hash is its own. */
+static int insert(struct ledger *l, const struct transfer *t, const char *sql, struct query **out,
+                  struct hash *own, struct error *e) {
     struct query *q;
     int rc = ledger_lock(l, e);
     if (rc != 0 || (rc = ledger_need_period(l, t->at, e)) != 0 ||
-        (rc = store_query(l->store, &q,
-                          "INSERT INTO transfer (seq, id, at, kind, debit, credit, amount, phase, about,"
-                          " period, note, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-                          " ON CONFLICT (id) DO NOTHING",
-                          e)) != 0)
+        (rc = store_query(l->store, &q, sql, e)) != 0)
         return rc;
     struct hash hash = chain_hash(&l->row, &l->hash, l->seq + 1, l->period, t);
     if (l->row.failed)
@@ -214,15 +216,37 @@ int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struc
     query_int(q, 10, l->period);
     query_text(q, 11, t->note);
     query_blob(q, 12, (struct str){(const char *)hash.byte, sizeof hash.byte});
-    if ((rc = query_run(q, e)) != 0)
+    *out = q;
+    *own = hash;
+    return query_run(q, e);
+}
+
+static void advance(struct ledger *l, const struct hash *hash) {
+    l->seq++;
+    l->hash = *hash;
+    l->moved = true;
+}
+
+int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struct error *e) {
+    struct query *q;
+    struct hash hash;
+    int rc = insert(l, t, INSERT_TRANSFER " ON CONFLICT (id) DO NOTHING", &q, &hash, e);
+    if (rc != 0)
         return rc;
     *again = query_changed(q) == 0;
     if (*again)
         return check_same(l->store, t, e);
-    l->seq++;
-    l->hash = hash;
-    l->moved = true;
+    advance(l, &hash);
     return 0;
+}
+
+int ledger_append(struct ledger *l, const struct transfer *t, struct error *e) {
+    struct query *q;
+    struct hash hash;
+    int rc = insert(l, t, INSERT_TRANSFER, &q, &hash, e);
+    if (rc == 0)
+        advance(l, &hash);
+    return rc;
 }
 
 static int read_account(struct query *q, struct account *out, struct error *e) {

@@ -76,6 +76,8 @@ int ledger_transfer(struct ledger *l, const struct transfer *t, bool *again, str
 /* Its two halves: the row of the journal, and what it adds to an account. Whoever records many transfers in one transaction moves an account once,
  * before the commit. */
 int ledger_record(struct ledger *l, const struct transfer *t, bool *again, struct error *e);
+/* The row of a transfer that cannot be there yet: nobody waits for the answer whether it was, and one that is there breaks the transaction. */
+int ledger_append(struct ledger *l, const struct transfer *t, struct error *e);
 struct movement {
     amount balance, pending_debit, pending_credit;
 };

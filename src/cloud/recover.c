@@ -41,11 +41,20 @@ static int read_open(struct cloud *c, struct query *q, struct hold **out, struct
     return 0;
 }
 
+static int check_unsettled(struct store *s, const struct hold *h, struct error *e) {
+    struct query *q;
+    int rc = store_query(s, &q, "SELECT seq FROM transfer WHERE id = 'settle:' || $1", e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(h->id));
+    rc = query_step(q, e);
+    return rc > 0 ? error_set(e, ERR_CORRUPT, "the request %s of the books is settled and open", h->id) : rc;
+}
+
 /* The first request that is open. 1: there was one. */
 static int recover_one(struct cloud *c, struct error *e) {
     struct query *q;
     struct hold *h = NULL;
-    bool again;
     int rc =
         store_query(c->store, &q,
                     "SELECT r.id, r.model, r.route, r.node, r.tenant, r.key, r.price, r.rate, r.at, "
@@ -59,9 +68,9 @@ static int recover_one(struct cloud *c, struct error *e) {
         pthread_mutex_lock(&c->lock);
         hold_charge(h);
         pthread_mutex_unlock(&c->lock);
-        rc = settle_charge(c, h, &again, e);
-        if (rc == 0 && again)
-            rc = error_set(e, ERR_CORRUPT, "the request %s of the books is settled and open", h->id);
+        rc = check_unsettled(c->store, h, e);
+        if (rc == 0)
+            rc = settle_charge(c, h, e);
         if (rc == 0)
             rc = answer_recover(c->store, str_from(h->id), h->settlement.completion_tokens > 0, e);
     }

@@ -163,7 +163,7 @@ int settle_sent(struct cloud *c, const struct hold *h, struct error *e) {
     return query_run(q, e);
 }
 
-int settle_charge(struct cloud *c, struct hold *h, bool *again, struct error *e) {
+int settle_charge(struct cloud *c, struct hold *h, struct error *e) {
     struct tenant *t = h->tenant;
     struct revenue *r;
     struct usage_record u = settled_record(h);
@@ -179,10 +179,10 @@ int settle_charge(struct cloud *c, struct hold *h, bool *again, struct error *e)
                                 .value = h->charge,
                                 .at = c->now,
                                 .usage = &u};
-    if ((rc = ledger_record(&c->ledger, &transfer, again, e)) != 0 ||
+    if ((rc = ledger_append(&c->ledger, &transfer, e)) != 0 ||
         (rc = h->whole ? insert_request(c->store, h->id, &u, e) : finish_request(c->store, h->id, &u, e)) !=
             0 ||
-        (h->answer != NULL && (rc = answer_write_end(c->store, h, e)) != 0) || *again ||
+        (h->answer != NULL && (rc = answer_write_end(c->store, h, e)) != 0) ||
         (h->warning.any && (rc = warn_settled(c, h, e)) != 0))
         return rc;
     touch(c, t);

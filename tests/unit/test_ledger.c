@@ -381,7 +381,7 @@ static void test_not_ours(void **state) {
     char damage[250];
     make_books();
     touch("UPDATE request SET state = 'open', sent = 1 WHERE id = 'full'"); /* it has its settlement */
-    check_refused(ERR_CORRUPT, "settle:full with other content");
+    check_refused(ERR_CORRUPT, "the request full of the books is settled and open");
     touch("PRAGMA user_version = 1000");
     check_refused(ERR_UNSUPPORTED, "use a newer unkai");
     touch("PRAGMA user_version = -1");
