@@ -28,7 +28,7 @@ struct quantising {
     size_t stride;
     uint32_t n;
     float eps;
-    bool codes, floats, halves; /* what the matrices' forms take */
+    bool codes, joined, floats, halves; /* what the matrices' forms take */
 };
 
 /* A tile is one thread's: its rows share cache lines, which two threads would tear from each other. */
@@ -65,7 +65,7 @@ static void quantise_rows(struct quantising *p) {
     a->halves = halves ? (uint16_t *)(void *)(at + codes + floats) : NULL;
     a->further = (struct further *)(void *)(at + codes + floats + halves);
     a->further_n = (uint32_t *)(void *)(at + codes + floats + halves + further);
-    a->unit = (float *)(a->further_n + rows);
+    a->unit = p->joined ? (float *)(a->further_n + rows) : NULL;
     if (a->tiles == 1) {
         quantise_tiles(p, 0, 1);
         return;
@@ -80,6 +80,7 @@ static void quantise_for(struct quantising *p, const struct chip_matrix *m) {
     p->halves |= halves;
     p->floats |= floats && !halves;
     p->codes |= !floats;
+    p->joined |= m->form == FORM_4;
 }
 
 static uint32_t panels_of(const struct chip_matrix *m) {

@@ -104,7 +104,7 @@ void cache_close(struct chip_weights *w);
  *     int32 start_4[n], start_8[n], start_half[n]   where an integer sum starts that the offset of the weights' codes shall not count: minus 8 and
  *                                                    minus 128 times the sum of a row's codes, and of its first 16 alone minus 128 times
  *     float scale[n], scaled_sum[n]                  of the codes, and scale times their sum, for the minimums
- *     int16 joined[n][2]                             in every second block: its scale and that of the block before, in units of the row's `unit`; its
+ *     int16 joined[n][2]                             where they are wanted, in every second block: its scale and that of the block before, in units of the row's `unit`; its
  *                                                    start_4 has 0x8000 too many (x86_joined.inc.h)
  * Whatever n, a row takes ROW_BYTES of it. This is the x86 tables' block; the ARM tables, whose weights are signed, have their own (neon.inc.h). */
 enum { ROW_BYTES = BLOCK + 6 * 4 };
@@ -123,7 +123,7 @@ struct quantised {
     uint8_t *codes;          /* the tiles' rows one after the other, or NULL: no form here wants them */
     struct further *further; /* [rows][most_further] */
     uint32_t *further_n;     /* [rows] */
-    float *unit;             /* [rows]: of the joined scales */
+    float *unit;             /* [rows]: of the joined scales; or NULL: there are none */
     float *x; /* [rows][padded]: the normed rows themselves, zero-padded, for the float forms; or NULL */
     uint16_t *
         halves; /* rounded to bf16, laid out like the codes: of a tile of n rows, blocks of [n][32]; or NULL */

@@ -77,9 +77,13 @@ INLINE VF joined_unit(const uint8_t *p) {
  * block's sum starts where it cannot borrow from the first's. */
 static float join_scales(const struct quantised *a, uint8_t *at, uint32_t rows, uint32_t i) {
     const size_t step = rows * ROW_BYTES;
-    float most = 0;
-    for (uint32_t b = 0; b < a->blocks; b++)
-        most = fmaxf(most, block_scale(at + b * step, rows, i));
+    int32_t bits = 0; /* scales are not negative: their bits are in their order, and are compared faster */
+    float most;
+    for (uint32_t b = 0; b < a->blocks; b++) {
+        int32_t scale = row_int(at + b * step, AT_SCALE, (int)rows, (int)i);
+        bits = scale > bits ? scale : bits;
+    }
+    memcpy(&most, &bits, sizeof most);
     float inverse = most > 1e-30f ? INT16_MAX / most : 0;
     for (uint32_t b = 0; b < a->blocks; b += 2) {
         uint8_t *first = at + b * step, *second = first + step;
@@ -95,7 +99,7 @@ static float join_scales(const struct quantised *a, uint8_t *at, uint32_t rows, 
 static void quantise_joined(const struct quantised *a, uint32_t first, uint32_t rows, uint32_t r,
                             const float *in, uint32_t n, const float *norm, float eps) {
     quantise(a, first, rows, r, in, n, norm, eps);
-    if (a->codes)
+    if (a->unit)
         a->unit[r] = join_scales(a, a->codes + (size_t)first * a->blocks * ROW_BYTES, rows, r - first);
 }
 
