@@ -80,8 +80,7 @@ static int admit(struct cloud *c, struct stream *s, struct error *e) {
 
 /* What was sent goes to the journal first, as long as the socket needs for it. */
 static void settle(struct stream *s) {
-    struct settlement done = {.delivered = true,
-                              .cached_tokens = 50,
+    struct settlement done = {.cached_tokens = 50,
                               .completion_tokens = SENT,
                               .chip_ns = 20000000,
                               .prefill_ns = 5000000,

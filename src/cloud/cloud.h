@@ -109,7 +109,6 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens);
 
 enum outcome { OUTCOME_DONE, OUTCOME_CANCELLED, OUTCOME_FAILED };
 struct settlement {
-    bool delivered;             /* anything at all */
     uint64_t cached_tokens;     /* of the prompt */
     uint64_t completion_tokens; /* that the socket took */
     int64_t chip_ns, first_token_ns, total_ns;

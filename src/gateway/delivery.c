@@ -395,7 +395,6 @@ static void settle(struct completion *c, bool kept) {
     struct settlement s = {.completion_tokens = kept ? c->total : c->taken,
                            .cached_tokens = completion_cached(c)};
     s.outcome = c->failed ? OUTCOME_FAILED : c->complete || kept ? OUTCOME_DONE : OUTCOME_CANCELLED;
-    s.delivered = c->taken > 0 || s.outcome == OUTCOME_DONE;
     for (uint32_t i = 0; i < c->choices; i++) {
         const struct choice *ch = &c->choice[i];
         s.chip_ns += ch->chip_ns;

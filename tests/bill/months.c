@@ -63,8 +63,7 @@ static void request(struct cloud *c, int64_t tenant, const char *model) {
     uint64_t prompt = 1 + drawn(4000), most = 1 + drawn(900);
     struct admission a = {
         .who = &who, .model = str_from(model), .prompt_tokens = prompt, .max_completion_tokens = most};
-    struct settlement s = {.delivered = true,
-                           .cached_tokens = drawn(3) ? 0 : drawn(prompt),
+    struct settlement s = {.cached_tokens = drawn(3) ? 0 : drawn(prompt),
                            .completion_tokens = drawn(most + 1),
                            .chip_ns = 1000000,
                            .first_token_ns = 1,

@@ -245,7 +245,7 @@ static void test_buckets(void **state) {
     struct admission a = {
         .who = &who, .model = STR("m"), .request_id = "r", .prompt_tokens = 10, .max_completion_tokens = 5};
     assert_int_equal(cloud_admit(cloud, &a, &hold, &e), 0);
-    struct settlement s = {.delivered = true, .completion_tokens = 4, .cached_tokens = 3};
+    struct settlement s = {.completion_tokens = 4, .cached_tokens = 3};
     cloud_sent(hold, 4, 3);
     cloud_settle(hold, &s, NULL);
     char now[200];

@@ -136,7 +136,7 @@ static void wait_until(struct cloud *c, bool away) {
 }
 
 static void settle(struct stream *s) {
-    struct settlement end = {.delivered = true, .completion_tokens = s->sent, .outcome = OUTCOME_DONE};
+    struct settlement end = {.completion_tokens = s->sent, .outcome = OUTCOME_DONE};
     cloud_settle(s->hold, &end, NULL);
     s->hold = NULL;
 }
@@ -249,7 +249,7 @@ static void test_breaks(void **state) {
             _exit(0);
         }
         for (int n = 0; n < 300; n++) {
-            struct settlement end = {.delivered = true, .completion_tokens = 7, .outcome = OUTCOME_DONE};
+            struct settlement end = {.completion_tokens = 7, .outcome = OUTCOME_DONE};
             snprintf(id, sizeof id, "b%d-%d", i, n);
             struct hold *h = admit(c, id);
             if (h == NULL) {

@@ -88,7 +88,7 @@ static void *run_load(void *context) {
     struct load *l = context;
     char id[32];
     for (int i = 0; i < 20000 && !atomic_load(&l->stop); i++) {
-        struct settlement s = {.delivered = true, .completion_tokens = 7, .outcome = OUTCOME_DONE};
+        struct settlement s = {.completion_tokens = 7, .outcome = OUTCOME_DONE};
         snprintf(id, sizeof id, "l%d", i);
         struct hold *h = admit(l->c, id);
         cloud_sent(h, 7, 0);

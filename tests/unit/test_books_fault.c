@@ -261,8 +261,7 @@ static uint64_t stream(struct cloud *c) {
         }
     }
     for (int i = 0; i < STREAMS; i++) {
-        struct settlement s = {
-            .delivered = sent[i] > 0, .completion_tokens = sent[i], .outcome = OUTCOME_DONE};
+        struct settlement s = {.completion_tokens = sent[i], .outcome = OUTCOME_DONE};
         all += sent[i];
         if (h[i] == NULL)
             continue;
@@ -359,10 +358,8 @@ static void test_hanging_disk(void **state) {
     for (int i = 0; i < AHEAD; i++)
         send_up_to(h[i], &sent[i], UNJOURNALLED);
     cloud_settle(h[0], &(struct settlement){.outcome = OUTCOME_CANCELLED}, NULL);
-    cloud_settle(
-        h[1],
-        &(struct settlement){.delivered = true, .completion_tokens = UNJOURNALLED, .outcome = OUTCOME_DONE},
-        NULL);
+    cloud_settle(h[1], &(struct settlement){.completion_tokens = UNJOURNALLED, .outcome = OUTCOME_DONE},
+                 NULL);
     usleep(20000);
     for (int i = 2; i < AHEAD; i++)
         assert_int_equal(cloud_may_send(h[i]), UNJOURNALLED);
@@ -370,10 +367,7 @@ static void test_hanging_disk(void **state) {
     atomic_store(&disk.hangs, false);
     for (int i = 2; i <= AHEAD; i++) {
         send_up_to(h[i], &sent[i], 2 * UNJOURNALLED);
-        cloud_settle(
-            h[i],
-            &(struct settlement){.delivered = true, .completion_tokens = sent[i], .outcome = OUTCOME_DONE},
-            NULL);
+        cloud_settle(h[i], &(struct settlement){.completion_tokens = sent[i], .outcome = OUTCOME_DONE}, NULL);
     }
     cloud_close(c);
     assert_int_equal(ask("{\"op\":\"ledger.verify\"}", "ok"), 1);

@@ -238,8 +238,7 @@ static void *race(void *context) {
         if (h == NULL)
             continue;
         amount charged;
-        struct settlement s = {
-            .delivered = true, .cached_tokens = 3, .completion_tokens = 37, .outcome = OUTCOME_DONE};
+        struct settlement s = {.cached_tokens = 3, .completion_tokens = 37, .outcome = OUTCOME_DONE};
         cloud_sent(h, 37, 3);
         cloud_settle(h, &s, &charged);
         r->charged += charged;
@@ -308,8 +307,7 @@ static void test_groups(void **state) {
     must("{\"op\":\"tenant.credit\",\"name\":\"t\",\"amount\":\"99\"}", "available", NULL, 0);
     assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
     for (int i = 0; i < 3 * EACH; i++) {
-        struct settlement s = {
-            .delivered = true, .completion_tokens = (uint64_t)i % 50 + 1, .outcome = OUTCOME_DONE};
+        struct settlement s = {.completion_tokens = (uint64_t)i % 50 + 1, .outcome = OUTCOME_DONE};
         snprintf(id, sizeof id, "g%d", i);
         struct hold *h = admit_for(c, i % 3 + 1, id, 10, 100, &e);
         assert_non_null(h);
@@ -382,7 +380,7 @@ static void test_streams(void **state) {
             cloud_sent(h[i], ++sent[i], 0);
             if (sent[i] < EACH)
                 continue;
-            struct settlement s = {.delivered = true, .completion_tokens = EACH, .outcome = OUTCOME_DONE};
+            struct settlement s = {.completion_tokens = EACH, .outcome = OUTCOME_DONE};
             cloud_settle(h[i], &s, NULL);
             h[i] = NULL;
             running--;

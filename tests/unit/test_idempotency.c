@@ -109,8 +109,7 @@ static struct hold *admit(struct cloud *c, const char *id, struct answer *a) {
 
 static void settle(struct cloud *c, struct hold *h, struct answer *a, int status, uint64_t tokens,
                    const char *bytes) {
-    struct settlement s = {.delivered = tokens > 0,
-                           .completion_tokens = tokens,
+    struct settlement s = {.completion_tokens = tokens,
                            .outcome = status == 200 ? OUTCOME_DONE : OUTCOME_FAILED};
     a->status = status;
     snprintf(a->type, sizeof a->type, "text/plain");

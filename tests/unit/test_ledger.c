@@ -63,10 +63,10 @@ static void make_books(void) {
         const char *id;
         struct settlement s;
     } request[] = {
-        {"full", {.delivered = true, .cached_tokens = 4, .completion_tokens = 7, .outcome = OUTCOME_DONE}},
-        {"empty", {.delivered = true, .outcome = OUTCOME_DONE}},
+        {"full", {.cached_tokens = 4, .completion_tokens = 7, .outcome = OUTCOME_DONE}},
+        {"empty", {.outcome = OUTCOME_DONE}},
         {"failed", {.outcome = OUTCOME_FAILED}},
-        {"cut", {.delivered = true, .completion_tokens = 3, .outcome = OUTCOME_CANCELLED}},
+        {"cut", {.completion_tokens = 3, .outcome = OUTCOME_CANCELLED}},
     };
     struct cloud *c;
     struct error e = {0};

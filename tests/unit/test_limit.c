@@ -334,7 +334,7 @@ static struct hold *admit(struct cloud *c, const char *id, const char *model, co
 }
 
 static void settle(struct hold *h, uint64_t tokens) {
-    struct settlement s = {.delivered = true, .completion_tokens = tokens, .outcome = OUTCOME_DONE};
+    struct settlement s = {.completion_tokens = tokens, .outcome = OUTCOME_DONE};
     cloud_settle(h, &s, NULL);
 }
 

@@ -473,8 +473,7 @@ static void begin(struct cloud *c, struct stream *s, int i, int64_t number) {
 }
 
 static void end(struct stream *s, uint64_t tokens) {
-    struct settlement done = {.delivered = tokens > 0,
-                              .completion_tokens = tokens,
+    struct settlement done = {.completion_tokens = tokens,
                               .outcome = tokens == EACH ? OUTCOME_DONE : OUTCOME_FAILED};
     if (s->answer != NULL) {
         s->answer->status = tokens == EACH ? 200 : tokens > 0 ? ANSWER_SPENT : ANSWER_NONE;

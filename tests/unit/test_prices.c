@@ -118,7 +118,7 @@ static amount cost(struct cloud *c, int64_t tenant, const char *model, uint64_t 
     struct identity who = {.tenant = tenant, .key = 1, .account = 1, .weight = 1};
     struct admission a = {
         .who = &who, .model = str_from(model), .prompt_tokens = prompt, .max_completion_tokens = sent};
-    struct settlement done = {.delivered = true, .completion_tokens = sent, .outcome = OUTCOME_DONE};
+    struct settlement done = {.completion_tokens = sent, .outcome = OUTCOME_DONE};
     struct hold *h = NULL;
     struct error e = {0};
     amount charged = -1;

@@ -235,7 +235,7 @@ static void test_tenant(void **state) {
     struct cloud *c;
     struct error e = {0};
     struct hold *h, *none;
-    struct settlement done = {.delivered = true, .completion_tokens = 10, .outcome = OUTCOME_DONE};
+    struct settlement done = {.completion_tokens = 10, .outcome = OUTCOME_DONE};
     /* A token costs 1. */
     must("{'op':'price.set','model':'m','currency':'JPY','input':'0','output':'1000000'}");
     must("{'op':'tenant.create','name':'t','currency':'JPY','credit':'100'}");

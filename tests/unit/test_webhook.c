@@ -130,7 +130,7 @@ static void spend(struct cloud *c, const char *id, int64_t tenant, uint64_t toke
     struct identity who = {.tenant = tenant, .key = tenant};
     struct admission a = {
         .who = &who, .model = STR("m"), .prompt_tokens = 1, .max_completion_tokens = tokens - 1};
-    struct settlement s = {.delivered = true, .completion_tokens = tokens - 1, .outcome = OUTCOME_DONE};
+    struct settlement s = {.completion_tokens = tokens - 1, .outcome = OUTCOME_DONE};
     struct error e = {0};
     struct hold *h;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
