@@ -212,7 +212,8 @@ static void write_request(struct buf *out, const struct json *request) {
 
 /* Whom or what it is about: the first of these arguments that is there. */
 static void write_target(struct buf *out, const struct json *request) {
-    static const char *const member[] = {"tenant", "name", "model", "number", "account", "id"};
+    static const char *const member[] = {"tenant",   "name",  "model", "number", "account",
+                                         "transfer", "month", "file",  "id"};
     for (size_t i = 0; i < sizeof member / sizeof *member; i++) {
         const struct json *v = json_get(request, member[i]);
         struct str text = json_as_str(v);

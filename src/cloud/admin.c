@@ -527,11 +527,11 @@ static int run_operation(struct cloud *c, void *context, struct error *e) {
     if (rc == 0)
         rc = r->operation->run(c, r->request, r->out, e);
     if (rc == 0 && r->operation->kind == OPERATION_CHANGES)
-        rc = access_audit(c, r->who, r->request, "ok", e);
+        rc = access_audit(c, r->who, r->request, r->outcome, e);
     return rc;
 }
 
-static int run_refusal(struct cloud *c, void *context, struct error *e) {
+static int run_audit(struct cloud *c, void *context, struct error *e) {
     struct run *r = context;
     return access_audit(c, r->who, r->request, r->outcome, e);
 }
@@ -540,7 +540,7 @@ static int run_refusal(struct cloud *c, void *context, struct error *e) {
 static void audit_refusal(struct cloud *c, struct run *r, const char *why) {
     struct error e;
     r->outcome = why;
-    if (journal_call(c, run_refusal, r, &e) != 0)
+    if (journal_call(c, run_audit, r, &e) != 0)
         log_warn("a refused %s is not in the audit log: %s", r->operation->name, e.text);
 }
 
@@ -552,13 +552,18 @@ int access_run(struct cloud *c, const struct actor *who, const struct json *requ
         return error_set(e, ERR_UNSUPPORTED,
                          "this server does not know the operation; is it of another version?");
     size_t start = out->n;
-    bool aside = r.operation->kind == OPERATION_READS_LONG;
+    bool takes = r.operation->kind == OPERATION_TAKES_LONG,
+         aside = takes || r.operation->kind == OPERATION_READS_LONG,
+         audited = takes || r.operation->kind == OPERATION_CHANGES;
+    r.outcome = "ok";
     int rc = journal_call(c, aside ? run_check : run_operation, &r, &why);
     if (rc == 0 && aside)
         rc = r.operation->run(c, request, out, &why);
+    if (rc == 0 && takes)
+        rc = journal_call(c, run_audit, &r, &why);
     if (rc == 0 && out->failed)
         rc = error_set(&why, ERR_NO_MEMORY, "no memory for the answer");
-    else if (rc != 0 && r.operation->kind == OPERATION_CHANGES)
+    else if (rc != 0 && audited)
         audit_refusal(c, &r, why.text);
     if (rc != 0)
         out->n = start;

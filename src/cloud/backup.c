@@ -149,7 +149,7 @@ static int migrate(struct cloud *c, const struct json *args, struct buf *out, st
 }
 
 const struct operation_row backup_operations[] = {
-    {"db.backup", backup, OPERATION_READS_LONG},
+    {"db.backup", backup, OPERATION_TAKES_LONG},
     {"db.migrate", migrate, OPERATION_READS},
     {NULL},
 };

@@ -188,6 +188,7 @@ struct cloud {
 /* What an operation does to the books, and who must know. */
 enum operation_kind {
     OPERATION_CHANGES,    /* it is audited */
+    OPERATION_TAKES_LONG, /* it takes books out of the house: as the next one, and audited */
     OPERATION_READS_LONG, /* it runs on its caller's thread, and itself calls the writer for a piece at a time */
     OPERATION_READS
 };

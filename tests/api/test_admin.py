@@ -287,6 +287,18 @@ def test_bills_and_the_owner(admin):
     assert admin.must("GET", "/prices/rates")["data"] == [rate] and rate["rate"] == "150.25"
 
 
+def test_a_backup_is_audited_and_no_route(admin, routes):
+    """Whoever takes the books out of the house stands in the log, and nobody does over HTTP."""
+    copy = admin.server.home / "copy.db"
+    admin.server.unkai("db", "backup", str(copy))
+    with pytest.raises(AssertionError):
+        admin.server.unkai("db", "backup", str(copy))
+    log = admin.must("GET", "/organization/audit_logs?operation=db.backup")["data"]
+    assert [(a["actor"]["type"], a["target"], a["outcome"] == "ok") for a in log] == [("session", str(copy), False), ("session", str(copy), True)]
+    assert not [path for _, path, _, _ in routes if "backup" in path or "/db" in path]
+    assert '"db.' not in (ROOT / "src/gateway/admin_routes.c").read_text()
+
+
 # ---- usage ---------------------------------------------------------------------------------------------------------------
 
 
