@@ -83,13 +83,15 @@ int money_parse_number(int64_t *out, struct str text, int digits, struct error *
     return rc;
 }
 
-void money_write(struct buf *out, int64_t value, int digits) {
-    char text[32];
+__extension__ typedef unsigned __int128 money_unsigned;
+
+void money_write_wide(struct buf *out, money_wide value, int digits) {
+    char text[48];
     int n = 0;
-    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
     bool decimals = false;
+    money_unsigned rest = value < 0 ? -(money_unsigned)value : (money_unsigned)value;
     for (int i = 0; i < digits || rest != 0 || i == digits; i++) {
-        char c = (char)('0' + rest % 10);
+        char c = (char)('0' + (int)(rest % 10));
         rest /= 10;
         if (i == digits && decimals)
             text[n++] = '.';
@@ -101,6 +103,10 @@ void money_write(struct buf *out, int64_t value, int digits) {
         buf_byte(out, '-');
     while (n > 0)
         buf_byte(out, text[--n]);
+}
+
+void money_write(struct buf *out, int64_t value, int digits) {
+    money_write_wide(out, value, digits);
 }
 
 bool money_currency(struct str text) {

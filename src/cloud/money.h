@@ -13,6 +13,8 @@ int money_parse(int64_t *out, struct str text, int digits, struct error *e);
 int money_parse_number(int64_t *out, struct str text, int digits, struct error *e);
 /* The shortest decimal text: "999.9", "-0.25", "7". */
 void money_write(struct buf *out, int64_t value, int digits);
+__extension__ typedef __int128 money_wide; /* where prices meet rates */
+void money_write_wide(struct buf *out, money_wide value, int digits);
 /* Three capital letters. */
 bool money_currency(struct str text);
 
@@ -21,7 +23,6 @@ struct tariff {
     price input, cached, output;
     int64_t rate;
 };
-__extension__ typedef __int128 money_wide;
 /* What a request costs, in 10^-21. Counts up to INT32_MAX; false when it does not fit into 2^126. */
 bool tariff_cost(const struct tariff *t, uint64_t input, uint64_t cached, uint64_t output, money_wide *cost);
 #define AMOUNT_PARTS INT64_C(1000000000000) /* of 10^-21 in an amount's 10^-9 */

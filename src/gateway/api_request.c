@@ -2,6 +2,8 @@
  * show more than was asked for. */
 #include "gateway/api.h"
 
+#include "base/url.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,27 +295,6 @@ static int unknown(struct str name, struct error *e) {
 
 /* ---- the path and the query ---- */
 
-static int hex(char c) {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 32);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static void decode(struct buf *out, struct str s, bool plus) {
-    buf_clear(out);
-    for (size_t i = 0; i < s.n; i++) {
-        bool escape = s.p[i] == '%' && i + 2 < s.n;
-        int high = escape ? hex(s.p[i + 1]) : -1, low = escape ? hex(s.p[i + 2]) : -1;
-        if (high >= 0 && low >= 0) {
-            buf_byte(out, (char)(16 * high + low));
-            i += 2;
-        } else {
-            buf_byte(out, plus && s.p[i] == '+' ? ' ' : s.p[i]);
-        }
-    }
-}
-
 static int take_path(struct taken *t, struct error *e) {
     struct str want = str_from(t->call->route->path), path = t->call->path;
     struct buf text = {0};
@@ -323,7 +304,7 @@ static int take_path(struct taken *t, struct error *e) {
         struct str a = next_segment(&want), b = next_segment(&path);
         if (!is_hole(a))
             continue;
-        decode(&text, b, false);
+        percent_decode(&text, b, false);
         size_t i = find(t, IN_PATH, (struct str){a.p + 1, a.n - 2});
         rc = i == SIZE_MAX ? error_set(e, ERR_INTERNAL, "a path's parameter has no row")
                            : take(t, i, buf_view(&text), e);
@@ -360,11 +341,11 @@ static int take_query(struct taken *t, struct error *e) {
         size_t equals = str_find(pair, STR("="), 0);
         if (pair.n == 0)
             continue;
-        decode(&name, (struct str){pair.p, equals == SIZE_MAX ? pair.n : equals}, true);
+        percent_decode(&name, (struct str){pair.p, equals == SIZE_MAX ? pair.n : equals}, true);
         if (equals == SIZE_MAX)
             buf_clear(&text);
         else
-            decode(&text, (struct str){pair.p + equals + 1, pair.n - equals - 1}, true);
+            percent_decode(&text, (struct str){pair.p + equals + 1, pair.n - equals - 1}, true);
         size_t i = find(t, IN_QUERY, buf_view(&name));
         if (i == SIZE_MAX && name.n > 2 &&
             strcmp(name.p + name.n - 2, "[]") == 0) { /* as official clients write lists */

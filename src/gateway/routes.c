@@ -3,6 +3,7 @@
 #include "gateway/inner.h"
 
 #include "base/json.h"
+#include "base/url.h"
 
 #include <string.h>
 #include <strings.h>
@@ -128,26 +129,6 @@ static bool path_fits(const struct route *r, struct str path) {
     return str_is(path, r->path);
 }
 
-static int hex(char c) {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 32);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static void decode(struct buf *out, struct str s) {
-    for (size_t i = 0; i < s.n; i++) {
-        bool escape = s.p[i] == '%' && i + 2 < s.n;
-        int high = escape ? hex(s.p[i + 1]) : -1, low = escape ? hex(s.p[i + 2]) : -1;
-        if (high >= 0 && low >= 0) {
-            buf_byte(out, (char)(16 * high + low));
-            i += 2;
-        } else {
-            buf_byte(out, s.p[i]);
-        }
-    }
-}
-
 static bool trusted(const struct gateway *g, const struct address *a) {
     for (size_t i = 0; i < g->options.proxies_n; i++)
         if (network_has(&g->options.proxies[i], a))
@@ -218,7 +199,7 @@ static void serve(const struct route *r, struct visit *v) {
     }
     size_t n = strlen(r->path);
     if (r->path[n - 1] == '/')
-        decode(&v->rest, (struct str){v->head->path.p + n, v->head->path.n - n});
+        percent_decode(&v->rest, (struct str){v->head->path.p + n, v->head->path.n - n}, false);
     r->handle(v);
     buf_free(&v->rest);
 }

@@ -180,28 +180,6 @@ int64_t time_read(struct str text) {
 
 /* ---- numbers ---- */
 
-__extension__ typedef unsigned __int128 money_unsigned;
-
-void money_write_wide(struct buf *out, money_wide value, int digits) {
-    char text[48];
-    int n = 0;
-    bool decimals = false;
-    money_unsigned rest = value < 0 ? -(money_unsigned)value : (money_unsigned)value;
-    for (int i = 0; i < digits || rest != 0 || i == digits; i++) {
-        char c = (char)('0' + (int)(rest % 10));
-        rest /= 10;
-        if (i == digits && decimals)
-            text[n++] = '.';
-        decimals |= i < digits && c != '0';
-        if (i >= digits || decimals)
-            text[n++] = c;
-    }
-    if (value < 0)
-        buf_byte(out, '-');
-    while (n > 0)
-        buf_byte(out, text[--n]);
-}
-
 void bill_hex(struct buf *out, struct str bytes) {
     for (size_t i = 0; i < bytes.n; i++)
         buf_printf(out, "%02x", (unsigned char)bytes.p[i]);

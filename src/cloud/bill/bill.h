@@ -29,8 +29,6 @@ void month_bounds(const char *month, int64_t zone, int64_t *from, int64_t *to);
 void time_write(struct buf *out, int64_t at);
 int64_t time_read(struct str text);
 
-/* Beyond 64 bits, where prices meet rates. */
-void money_write_wide(struct buf *out, money_wide value, int digits);
 void bill_hex(struct buf *out, struct str bytes);
 bool bill_unhex(struct str hex, void *out, size_t bytes);
 
