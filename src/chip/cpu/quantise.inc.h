@@ -19,9 +19,14 @@ static uint32_t quantise_codes(const struct quantised *a, uint8_t *at, uint32_t 
         if (!(block_scale(at + b * step, rows, i) > coarse))
             continue;
         norm_block(x, in, b * BLOCK, n, norm, f);
-        block_codes(further[found].block, 1, 0, x);
-        block_rest(further[found].block, 1, 0, x);
-        block_codes(at + b * step, rows, i, x);
+        if (a->unit) { /* the first codes go, so that their scale is none of the joined */
+            block_codes(further[found].block, 1, 0, x);
+            block_rest(further[found].block, 1, 0, x);
+            block_codes(at + b * step, rows, i, x);
+        } else {
+            block_rest(at + b * step, rows, i, x);
+            block_codes(further[found].block, 1, 0, x);
+        }
         further[found++].number = b;
     }
     return found;
