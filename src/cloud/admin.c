@@ -526,8 +526,10 @@ static int run_operation(struct cloud *c, void *context, struct error *e) {
     int rc = access_check(c, r->who, e);
     if (rc == 0)
         rc = r->operation->run(c, r->request, r->out, e);
-    if (rc == 0 && r->operation->kind == OPERATION_CHANGES)
-        rc = access_audit(c, r->who, r->request, r->outcome, e);
+    /* The operation has changed memory. When its change cannot be written down, it cannot stay, so the books stop. */
+    if (rc == 0 && r->operation->kind == OPERATION_CHANGES &&
+        access_audit(c, r->who, r->request, r->outcome, e) != 0)
+        rc = e->code = ERR_IO;
     return rc;
 }
 

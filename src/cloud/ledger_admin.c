@@ -471,7 +471,8 @@ static int ledger_op_zone(struct cloud *c, const struct json *args, struct buf *
             (rc = store_query(c->store, &q, "UPDATE book SET zone = $1 WHERE id = 1", e)) != 0)
             return rc;
         query_int(q, 1, zone);
-        rc = query_run(q, e);
+        if ((rc = query_run(q, e)) != 0)
+            return rc;
         c->ledger.zone = zone;
         pthread_mutex_lock(&c->lock);
         c->zone = zone;
