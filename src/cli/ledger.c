@@ -115,7 +115,7 @@ int cmd_ledger(int argc, char **argv) {
     int rc = cli_options(argc, argv, &args, options,
                          "[verify | list | show ID | accounts | balance | transfer FROM TO AMOUNT | post ID "
                          "| void ID | reverse ID | "
-                         "account NAME | zone [+HH:MM]]",
+                         "account NAME | zone [+HH:MM | -HH:MM]]",
                          "verify checks that nothing in the journal was changed, every account is the sum of "
                          "its postings, every\n"
                          "finished request has one settlement and no hold is left open, and prints the root "

@@ -50,6 +50,12 @@ def test_output_that_is_lost_is_a_failure(unkai, words):
         assert "could not be written" in unkai(*words, stdout=full, code=1)
 
 
+def test_zone_west_of_greenwich(unkai):
+    for words in (["-03:30"], ["--", "-03:30"], []):
+        assert unkai("ledger", "zone", *words) == "days and months begin at midnight of UTC-03:30\n"
+    unkai("ledger", "zone", "-3", code=1)
+
+
 def test_price_list(unkai, tmp_path):
     """Numbers come through as they are written, whatever stands around them; what cannot be kept is named."""
     path = tmp_path / "list.json"
