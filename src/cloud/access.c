@@ -153,9 +153,7 @@ bool access_open(struct cloud *c) {
 
 bool access_tenant_name(struct cloud *c, int64_t tenant, struct buf *name) {
     pthread_mutex_lock(&c->lock);
-    const struct tenant *t = c->tenants;
-    while (t != NULL && t->id != tenant)
-        t = t->next;
+    const struct tenant *t = memory_tenant_of(c, tenant);
     if (t != NULL)
         buf_text(name, t->name);
     pthread_mutex_unlock(&c->lock);

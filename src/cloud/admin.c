@@ -439,11 +439,8 @@ static int key_show(struct cloud *c, const struct json *args, struct buf *out, s
 }
 
 static struct key *find_key(struct cloud *c, int64_t id, struct str tenant) {
-    for (size_t i = 0; i < sizeof c->keys / sizeof *c->keys; i++)
-        for (struct key *k = c->keys[i]; k != NULL; k = k->next)
-            if (k->id == id && (tenant.n == 0 || str_is(tenant, k->tenant->name)))
-                return k;
-    return NULL;
+    struct key *k = memory_key(c, id);
+    return k != NULL && (tenant.n == 0 || str_is(tenant, k->tenant->name)) ? k : NULL;
 }
 
 static int key_revoke(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {

@@ -34,7 +34,7 @@ struct tenant {
     struct limited limited;
     amount line; /* how far below zero the balance may go */
     bool closed;
-    struct tenant *next;
+    struct tenant *next, *next_numbered; /* of all, of the same bucket */
     /* The writer's: what the group that is being written changes. */
     bool touched;
     struct movement moves;
@@ -158,8 +158,8 @@ struct cloud {
 
     pthread_mutex_t lock;
     pthread_cond_t wake, called;
-    struct tenant *tenants;
-    struct key *keys[1024], *numbered[1024]; /* by hash, by number */
+    struct tenant *tenants, *numbered_tenants[1024]; /* the newest first; by number */
+    struct key *keys[1024], *numbered[1024];         /* by hash, by number */
     struct attempts attempts;
     int64_t zone;                   /* minutes east of UTC: where days and months begin */
     struct price_row *prices[1024]; /* by model */

@@ -83,16 +83,9 @@ static void write_lists(const struct limits *l, struct buf *models, struct buf *
 
 /* ---- loading ---- */
 
-static struct tenant *find_tenant(struct cloud *c, int64_t id) {
-    struct tenant *t = c->tenants;
-    while (t != NULL && t->id != id)
-        t = t->next;
-    return t;
-}
-
 /* Whom a row is about; NULL: nobody (any more). */
 static struct limited *find_limited(struct cloud *c, int64_t tenant, int64_t key) {
-    struct tenant *t = find_tenant(c, tenant);
+    struct tenant *t = memory_tenant_of(c, tenant);
     struct key *k = memory_key(c, key);
     if (key == 0)
         return t != NULL ? &t->limited : NULL;
@@ -156,7 +149,7 @@ static int load_spent(struct cloud *c, struct error *e) {
     query_text(q, 2, str_from(today));
     while ((rc = query_step(q, e)) > 0) {
         struct key *k = memory_key(c, query_column_int(q, 1));
-        struct tenant *t = k != NULL ? k->tenant : find_tenant(c, query_column_int(q, 0));
+        struct tenant *t = k != NULL ? k->tenant : memory_tenant_of(c, query_column_int(q, 0));
         amount in_day = query_column_int(q, 2), in_month = query_column_int(q, 3);
         if (k != NULL)
             add_spent(&k->limited.used, in_day, in_month);

@@ -22,20 +22,26 @@ struct tenant *memory_tenant(struct cloud *c, struct str name) {
     return t;
 }
 
+static struct tenant **tenant_bucket(struct cloud *c, int64_t id) {
+    return &c->numbered_tenants[(uint64_t)id % (sizeof c->numbered_tenants / sizeof *c->numbered_tenants)];
+}
+
 struct tenant *memory_tenant_of(struct cloud *c, int64_t id) {
-    struct tenant *t = c->tenants;
+    struct tenant *t = *tenant_bucket(c, id);
     while (t != NULL && t->id != id)
-        t = t->next;
+        t = t->next_numbered;
     return t;
 }
 
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e) {
-    struct tenant *copy = malloc(sizeof *copy);
+    struct tenant *copy = malloc(sizeof *copy), **bucket = tenant_bucket(c, t->id);
     if (copy == NULL)
         return error_set(e, ERR_NO_MEMORY, "no memory for a tenant");
     *copy = *t;
     copy->next = c->tenants;
     c->tenants = copy;
+    copy->next_numbered = *bucket;
+    *bucket = copy;
     return 0;
 }
 
@@ -90,12 +96,10 @@ static int load_keys(struct cloud *c, struct error *e) {
     int rc = store_query(c->store, &q, "SELECT id, tenant, hash, revoked, expires FROM key ORDER BY id", e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
         struct key k = {.id = query_column_int(q, 0),
-                        .tenant = c->tenants,
+                        .tenant = memory_tenant_of(c, query_column_int(q, 1)),
                         .revoked = query_column_int(q, 3) != 0,
                         .expires = query_column_int(q, 4)};
         struct str hash = query_column_text(q, 2);
-        while (k.tenant != NULL && k.tenant->id != query_column_int(q, 1))
-            k.tenant = k.tenant->next;
         if (k.tenant == NULL || hash.n != sizeof k.hash)
             return error_set(e, ERR_CORRUPT, "key %lld of the books is damaged", (long long)k.id);
         memcpy(&k.hash, hash.p, sizeof k.hash);
