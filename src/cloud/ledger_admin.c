@@ -100,11 +100,12 @@ static int name_transfer(char id[TRANSFER_ID_BYTES], const struct json *args, st
     return rc;
 }
 
-static int read_expiry(int64_t *expires, struct str seconds, int64_t now, struct error *e) {
-    int64_t wait = 0;
+static int read_expiry(int64_t *expires, const struct json *v, int64_t now, struct error *e) {
+    int64_t wait = json_as_int(v);
+    struct str seconds = json_as_str(v);
     int rc = seconds.n > 0 ? money_parse(&wait, seconds, 0, e) : 0;
     *expires = 0;
-    if (rc == 0 && seconds.n > 0 &&
+    if (rc == 0 && v != NULL &&
         (wait <= 0 || __builtin_mul_overflow(wait, INT64_C(1000000000), expires) ||
          __builtin_add_overflow(*expires, now, expires)))
         return error_param(e, ERR_INVALID, "expires", "a pending transfer expires after a number of seconds");
@@ -115,7 +116,7 @@ static int ledger_op_transfer(struct cloud *c, const struct json *args, struct b
     char id[TRANSFER_ID_BYTES];
     struct account debit, credit;
     int64_t expires;
-    bool pending = json_as_bool(json_get(args, "pending")) || text_of(args, "expires").n > 0;
+    bool pending = json_as_bool(json_get(args, "pending")) || json_get(args, "expires") != NULL;
     struct transfer t = {.kind = STR("transfer"),
                          .at = clock_wall_ns(),
                          .phase = pending ? PHASE_PENDING : PHASE_SINGLE,
@@ -124,7 +125,7 @@ static int ledger_op_transfer(struct cloud *c, const struct json *args, struct b
     if (rc != 0 || (rc = ledger_find(&c->ledger, text_of(args, "debit"), &debit, e)) != 0 ||
         (rc = ledger_find(&c->ledger, text_of(args, "credit"), &credit, e)) != 0 ||
         (rc = money_parse(&t.value, text_of(args, "amount"), AMOUNT_DIGITS, e)) != 0 ||
-        (rc = read_expiry(&expires, text_of(args, "expires"), t.at, e)) != 0)
+        (rc = read_expiry(&expires, json_get(args, "expires"), t.at, e)) != 0)
         return rc;
     if (t.value == 0)
         return error_param(e, ERR_INVALID, "amount", "a transfer moves more than nothing");

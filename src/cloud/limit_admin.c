@@ -298,14 +298,16 @@ static int set_amount(const struct json *args, const char *name, amount *to, str
     return rc;
 }
 
-/* "2027-01-01" (where that day begins in the books' zone), "2027-01-01T12:00:00Z", or empty: never. */
+/* "2027-01-01" (where that day begins in the books' zone), "2027-01-01T12:00:00Z", seconds since 1970, or empty or 0: never. */
 static int set_expiry(struct cloud *c, const struct json *args, int64_t *to, struct error *e) {
     const struct json *v = json_get(args, "expires");
     struct str text = json_as_str(v);
     struct tm tm = {0}, same;
     char copy[32] = "", again[32];
     bool day = text.n == 10;
-    if (v == NULL)
+    if (json_kind(v) == JSON_KIND_INT && json_as_int(v) >= 0 && json_as_int(v) <= INT64_MAX / 1000000000)
+        *to = json_as_int(v) * 1000000000;
+    if (v == NULL || json_kind(v) == JSON_KIND_INT)
         return 0;
     if (text.n < sizeof copy)
         memcpy(copy, text.p, text.n);

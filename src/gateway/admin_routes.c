@@ -1,332 +1,6 @@
-/* What the admin API and the tenants' view of their own usage are, row by row; api.h says how a row is read. */
-#include "gateway/api.h"
-
-/* ---- what comes back ---- */
-
-#define OBJECT(value) \
-    { "object", FORM_IS, NULL, value }
-#define NOTHING(name) \
-    { name, FORM_IS, .nullable = true }
-#define DELETED(value, prefix)                                                             \
-    (const struct field[]) {                                                               \
-        {"id", FORM_ID, NULL, prefix}, OBJECT(value), {"deleted", FORM_BOOL, "revoked"}, { \
-            NULL                                                                           \
-        }                                                                                  \
-    }
-
-static const struct shape project = {
-    "Project", (const struct field[]){{"id", FORM_ID, NULL, "proj_"},
-                                      OBJECT("organization.project"),
-                                      {"name", FORM_TEXT, .about = "what the commands call the tenant"},
-                                      {"created_at", FORM_TIME, "created"},
-                                      {"archived_at", FORM_TIME, "archived", .nullable = true},
-                                      {"status", FORM_EITHER, "archived", "active|archived"},
-                                      {"currency", FORM_TEXT, .about = "of its account: an ISO 4217 code"},
-                                      {"balance", FORM_MONEY},
-                                      {"held", FORM_MONEY, .about = "set aside for requests that run"},
-                                      {"available", FORM_MONEY},
-                                      {NULL}}};
-
-static const struct shape key_account = {"ProjectApiKeyOwnerServiceAccount",
-                                         (const struct field[]){{"id", FORM_ID, NULL, "svc_"},
-                                                                {"name", FORM_TEXT},
-                                                                {"created_at", FORM_TIME, "created"},
-                                                                {"role", FORM_IS, NULL, "member"},
-                                                                {NULL}}};
-
-static const struct shape key_owner = {
-    "ProjectApiKeyOwner", (const struct field[]){{"type", FORM_IS, NULL, "service_account"},
-                                                 {"service_account", FORM_INSIDE, .shape = &key_account},
-                                                 {NULL}}};
-
-static const struct shape project_key = {
-    "ProjectApiKey", (const struct field[]){{"id", FORM_ID, NULL, "key_"},
-                                            OBJECT("organization.project.api_key"),
-                                            {"name", FORM_TEXT},
-                                            {"redacted_value", FORM_IS, NULL, "uk-...",
-                                             .about = "the books know its hash alone"},
-                                            {"created_at", FORM_TIME, "created"},
-                                            NOTHING("last_used_at"),
-                                            {"owner_project_access", FORM_IS, NULL, "active"},
-                                            {"owner", FORM_INSIDE, .shape = &key_owner},
-                                            {NULL}}};
-
-static const struct shape project_key_deleted = {"ProjectApiKeyDeleted",
-                                                 DELETED("organization.project.api_key.deleted", "key_")};
-
-static const struct shape account = {"ProjectServiceAccount",
-                                     (const struct field[]){{"id", FORM_ID, NULL, "svc_"},
-                                                            OBJECT("organization.project.service_account"),
-                                                            {"name", FORM_TEXT},
-                                                            {"role", FORM_IS, NULL, "member"},
-                                                            {"created_at", FORM_TIME, "created"},
-                                                            {NULL}}};
-
-static const struct shape account_key = {
-    "ProjectServiceAccountApiKey",
-    (const struct field[]){{"id", FORM_ID, NULL, "key_"},
-                           OBJECT("organization.project.service_account.api_key"),
-                           {"name", FORM_TEXT},
-                           {"created_at", FORM_TIME, "created"},
-                           {"value", FORM_TEXT, "key", .about = "the key itself, shown this once"},
-                           {NULL}}};
-
-static const struct shape account_created = {
-    "ProjectServiceAccountCreated", (const struct field[]){{"id", FORM_ID, NULL, "svc_"},
-                                                           OBJECT("organization.project.service_account"),
-                                                           {"name", FORM_TEXT},
-                                                           {"role", FORM_IS, NULL, "member"},
-                                                           {"created_at", FORM_TIME, "created"},
-                                                           {"api_key", FORM_INSIDE, .shape = &account_key},
-                                                           {NULL}}};
-
-static const struct shape account_deleted = {"ProjectServiceAccountDeleted",
-                                             DELETED("organization.project.service_account.deleted", "svc_")};
-
-static const struct shape admin_owner = {"AdminApiKeyOwner",
-                                         (const struct field[]){{"type", FORM_IS, NULL, "service_account"},
-                                                                OBJECT("organization.service_account"),
-                                                                {"id", FORM_ID, NULL, "adm_"},
-                                                                {"name", FORM_TEXT},
-                                                                {"created_at", FORM_TIME, "created"},
-                                                                {"role", FORM_TEXT},
-                                                                {NULL}}};
-
-#define ADMIN_KEY                                                                             \
-    {"id", FORM_ID, NULL, "adm_"}, OBJECT("organization.admin_api_key"), {"name", FORM_TEXT}, \
-        {"redacted_value", FORM_IS, NULL, "uka-..."}, {"created_at", FORM_TIME, "created"},   \
-        {"expires_at", FORM_TIME, "expires", .nullable = true}, NOTHING("last_used_at"), {    \
-        "owner", FORM_INSIDE, .shape = &admin_owner                                           \
-    }
-
-static const struct shape admin_key = {"AdminApiKey", (const struct field[]){ADMIN_KEY, {NULL}}};
-
-static const struct shape admin_key_created = {
-    "AdminApiKeyCreated",
-    (const struct field[]){
-        ADMIN_KEY, {"value", FORM_TEXT, "key", .about = "the key itself, shown this once"}, {NULL}}};
-
-static const struct shape admin_key_deleted = {"AdminApiKeyDeleted",
-                                               DELETED("organization.admin_api_key.deleted", "adm_")};
-
-static const struct shape audit_key = {
-    "AuditLogActorApiKey",
-    (const struct field[]){
-        {"id", FORM_ID, "key", "adm_"},
-        {"type", FORM_IS, NULL, "service_account"},
-        {"service_account", FORM_INSIDE,
-         .shape = &(const struct shape){"AuditLogActorServiceAccount",
-                                        (const struct field[]){{"id", FORM_ID, "key", "adm_"},
-                                                               {"name", FORM_TEXT, "actor"},
-                                                               {NULL}}}},
-        {NULL}}};
-
-static const struct shape audit_actor = {
-    "AuditLogActor",
-    (const struct field[]){{"type", FORM_EITHER, "key", "session|api_key",
-                            .about = "session: a command on the server's machine"},
-                           {"api_key", FORM_INSIDE, .more = "key", .shape = &audit_key, .nullable = true},
-                           {NULL}}};
-
-static const struct shape audit = {
-    "AuditLog", (const struct field[]){{"id", FORM_ID, NULL, "audit_"},
-                                       OBJECT("organization.audit_log"),
-                                       {"type", FORM_EVENT, "operation"},
-                                       {"effective_at", FORM_TIME, "at"},
-                                       {"actor", FORM_INSIDE, .shape = &audit_actor},
-                                       {"role", FORM_TEXT, .about = "of the key, then"},
-                                       {"operation", FORM_TEXT},
-                                       {"target", FORM_TEXT, .nullable = true},
-                                       {"request", FORM_ANY, .about = "its arguments, without secrets"},
-                                       {"outcome", FORM_TEXT, .about = "ok, or why it was refused"},
-                                       {NULL}}};
-
-static const struct shape usage_result = {
-    "UsageCompletionsResult",
-    (const struct field[]){OBJECT("organization.usage.completions.result"),
-                           {"input_tokens", FORM_INT, "prompt"},
-                           {"input_cached_tokens", FORM_INT, "cached"},
-                           {"input_uncached_tokens", FORM_INT, "uncached"},
-                           {"output_tokens", FORM_INT, "completion"},
-                           {"num_model_requests", FORM_INT, "requests"},
-                           {"project_id", FORM_ID, "tenant", "proj_", .nullable = true},
-                           NOTHING("user_id"),
-                           {"api_key_id", FORM_ID, "key", "key_", .nullable = true},
-                           {"model", FORM_TEXT, .nullable = true},
-                           NOTHING("batch"),
-                           NOTHING("service_tier"),
-                           {"chip_seconds", FORM_NUMBER},
-                           {NULL}}};
-
-static const struct shape cost_amount = {
-    "CostsAmount",
-    (const struct field[]){{"value", FORM_AMOUNT, "charge"}, {"currency", FORM_LOWER}, {NULL}}};
-
-static const struct shape cost_result = {
-    "CostsResult", (const struct field[]){OBJECT("organization.costs.result"),
-                                          {"amount", FORM_INSIDE, .shape = &cost_amount},
-                                          {"line_item", FORM_TEXT, "model", .nullable = true},
-                                          {"project_id", FORM_ID, "tenant", "proj_", .nullable = true},
-                                          {"api_key_id", FORM_ID, "key", "key_", .nullable = true},
-                                          {NULL}}};
-
-#define BUCKET(result)                                                                      \
-    (const struct field[]) {                                                                \
-        OBJECT("bucket"), {"start_time", FORM_INT, "start"}, {"end_time", FORM_INT, "end"}, \
-            {"results", FORM_LIST, .shape = (result)}, {                                    \
-            NULL                                                                            \
-        }                                                                                   \
-    }
-#define PAGE(bucket)                                                                                        \
-    (const struct field[]) {                                                                                \
-        OBJECT("page"), {"data", FORM_LIST, "buckets", .shape = (bucket)}, {"has_more", FORM_BOOL, "next"}, \
-            {"next_page", FORM_ID, "next", "page_", .nullable = true}, {                                    \
-            NULL                                                                                            \
-        }                                                                                                   \
-    }
-
-static const struct shape usage_bucket = {"UsageBucket", BUCKET(&usage_result)};
-static const struct shape usage_page = {"UsagePage", PAGE(&usage_bucket)};
-static const struct shape cost_bucket = {"CostsBucket", BUCKET(&cost_result)};
-static const struct shape cost_page = {"CostsPage", PAGE(&cost_bucket)};
-
-static const struct shape price_version = {
-    "Price", (const struct field[]){{"id", FORM_ID, NULL, "price_"},
-                                    OBJECT("price"),
-                                    {"model", FORM_TEXT},
-                                    {"currency", FORM_TEXT},
-                                    {"input", FORM_MONEY, .about = "of a million tokens, as all three"},
-                                    {"cached", FORM_MONEY},
-                                    {"output", FORM_MONEY},
-                                    {"since", FORM_TIME},
-                                    {NULL}}};
-
-static const struct shape transfer = {
-    "Transfer",
-    (const struct field[]){{"id", FORM_ID, "seq", "transfer_", .about = "its place in the journal"},
-                           OBJECT("ledger.transfer"),
-                           {"name", FORM_TEXT, "id", .about = "as whoever made it chose"},
-                           {"created_at", FORM_TIME, "at"},
-                           {"phase", FORM_TEXT},
-                           {"kind", FORM_TEXT},
-                           {"about", FORM_TEXT, .nullable = true},
-                           {"note", FORM_TEXT, .nullable = true},
-                           {"debit", FORM_TEXT, .about = "an account"},
-                           {"credit", FORM_TEXT},
-                           {"amount", FORM_MONEY},
-                           {"currency", FORM_TEXT},
-                           {"hash", FORM_TEXT},
-                           {NULL}}};
-
-static const struct shape ledger_account = {"LedgerAccount",
-                                            (const struct field[]){{"id", FORM_TEXT, "name"},
-                                                                   OBJECT("ledger.account"),
-                                                                   {"currency", FORM_TEXT},
-                                                                   {"balance", FORM_MONEY},
-                                                                   {"pending_debit", FORM_MONEY},
-                                                                   {"pending_credit", FORM_MONEY},
-                                                                   {"line", FORM_MONEY},
-                                                                   {"overdraft", FORM_BOOL},
-                                                                   {"closed", FORM_BOOL},
-                                                                   {NULL}}};
-
-static const struct shape trial_balance = {"TrialBalance",
-                                           (const struct field[]){{"id", FORM_TEXT, "currency"},
-                                                                  OBJECT("ledger.balance"),
-                                                                  {"accounts", FORM_INT},
-                                                                  {"debit", FORM_MONEY},
-                                                                  {"credit", FORM_MONEY},
-                                                                  {"ok", FORM_BOOL},
-                                                                  {NULL}}};
-
-static const struct shape rate_limit = {
-    "ProjectRateLimit",
-    (const struct field[]){
-        {"id", FORM_IS, NULL, "rl_all"},
-        {"object", FORM_IS, NULL, "project.rate_limit"},
-        {"model", FORM_IS, NULL, "*", .about = "all models together"},
-        {"max_requests_per_1_minute", FORM_INT, "requests_per_minute", .about = "0: no limit"},
-        {"max_tokens_per_1_minute", FORM_INT, "tokens_per_minute", .about = "0: no limit"},
-        {NULL}}};
-
-static const struct shape limits = {
-    "ProjectLimits",
-    (const struct field[]){{"id", FORM_ID, "key", "key_", .nullable = true, .about = "null: of the project"},
-                           {"object", FORM_IS, NULL, "project.limits"},
-                           {"requests_per_minute", FORM_INT, .about = "0 is no limit, in all of these"},
-                           {"tokens_per_minute", FORM_INT},
-                           {"concurrency", FORM_INT},
-                           {"spend_day", FORM_ANY},
-                           {"spend_month", FORM_ANY},
-                           {"credit_low", FORM_ANY},
-                           {"currency", FORM_TEXT},
-                           {"models", FORM_ANY},
-                           {"addresses", FORM_ANY},
-                           {"warn", FORM_ANY},
-                           {"used", FORM_ANY},
-                           {NULL}}};
-
-static const struct shape invoice = {"Invoice", (const struct field[]){{"id", FORM_TEXT, "number"},
-                                                                       OBJECT("invoice"),
-                                                                       {"kind", FORM_TEXT},
-                                                                       {"project", FORM_TEXT, "tenant"},
-                                                                       {"month", FORM_TEXT},
-                                                                       {"about", FORM_TEXT, .nullable = true},
-                                                                       {"issued_at", FORM_TIME, "issued"},
-                                                                       {"currency", FORM_TEXT},
-                                                                       {"net", FORM_MONEY},
-                                                                       {"tax", FORM_MONEY},
-                                                                       {"total", FORM_MONEY},
-                                                                       {NULL}}};
-
-static const struct shape invoice_document = {
-    "InvoiceDocument",
-    (const struct field[]){OBJECT("invoice.document"), {"document", FORM_ANY, "."}, {NULL}}};
-
-static const struct shape period = {
-    "Period", (const struct field[]){{"id", FORM_TEXT, "month"},
-                                     OBJECT("period"),
-                                     {"first_seq", FORM_INT},
-                                     {"last_seq", FORM_INT},
-                                     {"closed_at", FORM_TIME, "closed", .nullable = true},
-                                     {"root", FORM_TEXT, .nullable = true},
-                                     {NULL}}};
-
-static const struct shape owner_report = {
-    "OwnerReport", (const struct field[]){OBJECT("owner.report"), {"report", FORM_ANY, "."}, {NULL}}};
-
-static const struct shape rate = {"ExchangeRate", (const struct field[]){{"id", FORM_ID, NULL, "rate_"},
-                                                                         OBJECT("exchange_rate"),
-                                                                         {"base", FORM_TEXT},
-                                                                         {"quote", FORM_TEXT},
-                                                                         {"rate", FORM_MONEY},
-                                                                         {"since", FORM_TIME},
-                                                                         {NULL}}};
-
-static const struct shape webhook = {
-    "Webhook", (const struct field[]){{"id", FORM_ID, NULL, "webhook_"},
-                                      OBJECT("webhook"),
-                                      {"url", FORM_TEXT},
-                                      {"events", FORM_ANY},
-                                      {"project", FORM_TEXT, "tenant", .nullable = true},
-                                      {"created_at", FORM_TIME, "created"},
-                                      {"disabled", FORM_BOOL},
-                                      {NULL}}};
-
-static const struct shape webhook_deleted = {"WebhookDeleted",
-                                             (const struct field[]){{"id", FORM_ID, NULL, "webhook_"},
-                                                                    OBJECT("webhook.deleted"),
-                                                                    {"deleted", FORM_BOOL, "disabled"},
-                                                                    {NULL}}};
-
-static const struct shape verification = {
-    "LedgerVerification",
-    (const struct field[]){OBJECT("ledger.verification"),
-                           {"ok", FORM_BOOL},
-                           {"root", FORM_TEXT, .about = "the chain's head: keep it elsewhere"},
-                           {"transfers", FORM_INT, .about = "that were checked"},
-                           {"wrong", FORM_ANY, .about = "a sentence for each thing that is wrong"},
-                           {NULL}}};
+/* What the admin API and the tenants' view of their own usage are, row by row; api.h says how a row is read, admin_shapes.h what the
+ * answers look like. */
+#include "gateway/admin_shapes.h"
 
 /* ---- what goes in ---- */
 
@@ -354,6 +28,41 @@ static const struct shape verification = {
 #define MODEL \
     { "model", NULL, IN_BODY, TYPE_TEXT, true, .least = 1, .most = 48 }
 
+#define PROJECT_NAME(place) \
+    { "project", "tenant", place, TYPE_NAME, .least = 1, .most = 63 }
+#define MONTH(place, required) \
+    { "month", NULL, place, TYPE_MONTH, required }
+#define PERIOD(place)                                                                          \
+    MONTH(place, false), {"from", NULL, place, TYPE_DAY}, {"to", NULL, place, TYPE_DAY},       \
+        {"basis", NULL, place, TYPE_CHOICE, .words = "book|annuity"}, {                        \
+        "currency", NULL, place, TYPE_CURRENCY, .about = "that of the first asset if left out" \
+    }
+#define TRANSFER \
+    { "transfer_name", "transfer", IN_PATH, TYPE_TEXT, true, .least = 1, .most = 140 }
+#define THING \
+    { "name", NULL, IN_PATH, TYPE_TEXT, true, .least = 1, .most = 63 }
+#define ON \
+    { "on", NULL, IN_BODY, TYPE_DAY, .about = "today if left out" }
+#define MONEY(name, required) \
+    { name, NULL, IN_BODY, TYPE_MONEY, required }
+/* Of the owner's profiles, which are suppositions and no money that moves. */
+#define OWN(name, required, most_) \
+    { name, NULL, IN_BODY, TYPE_NUMBER, required, .most = (most_) }
+#define COUNT(name) \
+    { name, NULL, IN_BODY, TYPE_INT, .most = 1000000000 }
+#define LIMITS                                                                                     \
+    COUNT("requests_per_minute"), COUNT("tokens_per_minute"), COUNT("concurrency"),                \
+        MONEY("spend_day", false), MONEY("spend_month", false),                                    \
+        {"models", NULL, IN_BODY, TYPE_TEXTS, .least = 1, .most = 48, .about = "empty: all"},      \
+        {"addresses", NULL, IN_BODY, TYPE_TEXTS, .least = 1, .most = 60, .about = "empty: any"}, { \
+        "warn", NULL, IN_BODY, TYPE_INTS, .least = 1, .most = 100, .about = "at these hundredths"  \
+    }
+
+#define KEY \
+    { "api_key_id", "key", IN_PATH, TYPE_ID, true, "key_" }
+#define ACCOUNT(name) \
+    { name, NULL, IN_BODY, TYPE_NAME, true, .least = 1, .most = 63 }
+#define MOST_OWN 1000000000000
 #define LATEST 4102444800 /* the year 2100 */
 #define TIMES                                                                                            \
     {"start_time",     "start",                                                                          \
@@ -403,6 +112,13 @@ static const struct api_route admin_routes[] = {
                {"payment", NULL, IN_BODY, TYPE_TEXT, .least = 1, .most = 25,
                 .about = "the payment's own name: the same again adds nothing"}},
      .about = "Add prepaid credit"},
+    {"POST", PROJECT_PATH "/credit_line", WHO_BILLS, "tenant.set", ANSWERS_OBJECT, &project,
+     .param = {PROJECT("name"),
+               {"credit_line", "line", IN_BODY, TYPE_MONEY, true, .about = "0: it pays in advance"}},
+     .about = "Let a project pay later, up to its credit line"},
+    {"GET", PROJECT_PATH "/invoice_draft", WHO_CHECKS, "invoice.draft", ANSWERS_OBJECT, &invoice_document,
+     .param = {PROJECT("tenant"), MONTH(IN_QUERY, false)},
+     .about = "What the month's invoice would be now; of the running month if none is named"},
 
     {"GET", PROJECT_PATH "/api_keys", WHO_READS, "key.list", ANSWERS_LIST, &project_key,
      .param = {PROJECT("tenant"), LIMIT(20, 100), AFTER("key_")}, .fixed = "\"revoked\":false",
@@ -469,14 +185,55 @@ static const struct api_route admin_routes[] = {
                {"quote", NULL, IN_BODY, TYPE_CURRENCY, true},
                {"rate", NULL, IN_BODY, TYPE_MONEY, true, .about = "of the quote for one of the base"}},
      .about = "Set an exchange rate from now on"},
+    {"GET", "/prices/comparison", WHO_CHECKS, "price.compare", ANSWERS_OBJECT, &comparison,
+     .param = {{"model", NULL, IN_QUERY, TYPE_TEXT, .least = 1, .most = 48},
+               {"against", NULL, IN_QUERY, TYPE_TEXT, .least = 1, .most = 60,
+                .about = "a part of a provider's or a model's name, or a class; all if left out"},
+               PERIOD(IN_QUERY)},
+     .about = "Prices beside those that others ask"},
+    {"POST", "/prices/suggestion", WHO_OWNS, "price.suggest", ANSWERS_OBJECT, &suggestion,
+     .param = {OWN("margin", true, 1),
+               {"model", NULL, IN_BODY, TYPE_TEXT, .least = 1, .most = 48},
+               OWN("cached", false, 1),
+               OWN("use", false, 1),
+               PERIOD(IN_BODY),
+               {"set", NULL, IN_BODY, TYPE_BOOL, .about = "put them into the price book"}},
+     .about = "Prices that pay for the machines, from what was measured"},
 
     {"GET", "/ledger/transfers", WHO_CHECKS, "ledger.list", ANSWERS_LIST, &transfer,
      .param = {LIMIT(20, 100),
                {"after", "before", IN_QUERY, TYPE_ID, .words = "transfer_",
                 .about = "last_id of the page before"},
-               {"project", "tenant", IN_QUERY, TYPE_NAME, .least = 1, .most = 63},
+               PROJECT_NAME(IN_QUERY),
                {"account", NULL, IN_QUERY, TYPE_NAME, .least = 1, .most = 63}},
      .about = "The latest transfers, of one project or account if it is named"},
+    {"POST", "/ledger/transfers", WHO_BILLS, "ledger.transfer", ANSWERS_OBJECT, &movement,
+     .param = {{"name", "transfer", IN_BODY, TYPE_TEXT, .least = 1, .most = 25,
+                .about = "the same again moves nothing"},
+               ACCOUNT("debit"),
+               ACCOUNT("credit"),
+               MONEY("amount", true),
+               {"note", NULL, IN_BODY, TYPE_TEXT, .least = 1, .most = 125},
+               {"pending", NULL, IN_BODY, TYPE_BOOL, .about = "set it aside, to be posted or voided"},
+               {"expires_in_seconds", "expires", IN_BODY, TYPE_INT, .least = 1, .most = 31536000,
+                .about = "a pending one"}},
+     .about = "Move money from one account to another"},
+    {"GET", "/ledger/transfers/{transfer_name}", WHO_CHECKS, "ledger.show", ANSWERS_WHOLE, &transfer,
+     .param = {TRANSFER}, .about = "A transfer, and those about it"},
+    {"POST", "/ledger/transfers/{transfer_name}/post", WHO_BILLS, "ledger.post", ANSWERS_OBJECT, &movement,
+     .param = {TRANSFER, MONEY("amount", false)}, .about = "Post a pending transfer: all of it, or less"},
+    {"POST", "/ledger/transfers/{transfer_name}/void", WHO_BILLS, "ledger.void", ANSWERS_OBJECT, &movement,
+     .param = {TRANSFER}, .about = "Void a pending transfer"},
+    {"POST", "/ledger/transfers/{transfer_name}/reverse", WHO_BILLS, "ledger.reverse", ANSWERS_OBJECT,
+     &movement, .param = {TRANSFER, {"reason", NULL, IN_BODY, TYPE_TEXT, true, .least = 1, .most = 125}},
+     .about = "Reverse a transfer by another one"},
+    {"POST", "/ledger/accounts", WHO_BILLS, "ledger.account", ANSWERS_OBJECT, &ledger_account,
+     .param = {ACCOUNT("account"),
+               {"currency", NULL, IN_BODY, TYPE_CURRENCY, .about = "of one that is made"},
+               {"overdraft", NULL, IN_BODY, TYPE_CHOICE, .words = "yes|no"},
+               {"closed", NULL, IN_BODY, TYPE_CHOICE, .words = "yes|no"},
+               MONEY("line", false)},
+     .about = "Make an account, or change what it may do"},
     {"GET", "/ledger/accounts", WHO_CHECKS, "ledger.accounts", ANSWERS_WHOLE, &ledger_account,
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "Every account, and what is on it"},
     {"GET", "/ledger/balance", WHO_CHECKS, "ledger.balance", ANSWERS_WHOLE, &trial_balance,
@@ -496,20 +253,28 @@ static const struct api_route admin_routes[] = {
     {"GET", PROJECT_PATH "/limits", WHO_READS, "limit.show", ANSWERS_WHOLE, &limits,
      .param = {PROJECT("tenant")}, .about = "All limits of a project, and of its keys that have some"},
     {"POST", PROJECT_PATH "/limits", WHO_OPERATES, "limit.set", ANSWERS_OBJECT, &limits,
-     .param = {PROJECT("tenant"),
-               {"requests_per_minute", NULL, IN_BODY, TYPE_INT, .most = 1000000000},
-               {"tokens_per_minute", NULL, IN_BODY, TYPE_INT, .most = 1000000000},
-               {"concurrency", NULL, IN_BODY, TYPE_INT, .most = 1000000000},
-               {"spend_day", NULL, IN_BODY, TYPE_MONEY},
-               {"spend_month", NULL, IN_BODY, TYPE_MONEY},
-               {"credit_low", NULL, IN_BODY, TYPE_MONEY}},
+     .param = {PROJECT("tenant"), LIMITS, MONEY("credit_low", false)},
      .about = "Change a project's limits: what is left out stays"},
+    {"GET", PROJECT_PATH "/api_keys/{api_key_id}/limits", WHO_READS, "limit.show", ANSWERS_OBJECT, &limits,
+     .param = {PROJECT("tenant"), KEY}, .about = "A key's own limits, beside its project's"},
+    {"POST", PROJECT_PATH "/api_keys/{api_key_id}/limits", WHO_OPERATES, "limit.set", ANSWERS_OBJECT, &limits,
+     .param = {PROJECT("tenant"),
+               KEY,
+               LIMITS,
+               {"expires_at", "expires", IN_BODY, TYPE_INT, .most = LATEST, .about = "0: never"}},
+     .about = "Change a key's own limits: what is left out stays"},
 
     {"GET", "/invoices", WHO_CHECKS, "invoice.list", ANSWERS_WHOLE, &invoice,
-     .param = {LIMIT(20, 100),
-               AFTER_WHOLE,
-               {"project", "tenant", IN_QUERY, TYPE_NAME, .least = 1, .most = 63}},
+     .param = {LIMIT(20, 100), AFTER_WHOLE, PROJECT_NAME(IN_QUERY)},
      .about = "List invoices and credit notes, the oldest first"},
+    {"POST", "/invoices", WHO_BILLS, "invoice.create", ANSWERS_WHOLE, &invoice,
+     .param = {PROJECT_NAME(IN_BODY), MONTH(IN_BODY, false)},
+     .about =
+         "Issue the invoices of a closed month, the newest if none is named: one project's, or those of all "
+         "that have none"},
+    {"GET", "/invoices/{number}/verification", WHO_CHECKS, "invoice.verify", ANSWERS_OBJECT,
+     &invoice_verification, .param = {NUMBER},
+     .about = "Make an invoice again from the journal, and compare"},
     {"GET", "/invoices/{number}", WHO_CHECKS, "invoice.show", ANSWERS_OBJECT, &invoice_document,
      .param = {NUMBER}, .about = "The document as it was issued"},
     {"POST", "/invoices/{number}/cancel", WHO_BILLS, "invoice.cancel", ANSWERS_OBJECT, &invoice,
@@ -517,10 +282,60 @@ static const struct api_route admin_routes[] = {
      .about = "Cancel an invoice by a credit note, which is the answer"},
     {"GET", "/periods", WHO_CHECKS, "close.list", ANSWERS_WHOLE, &period,
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List the months of the books, the oldest first"},
+    {"GET", "/periods/{month}", WHO_CHECKS, "close.show", ANSWERS_OBJECT, &statement,
+     .param = {MONTH(IN_PATH, true)}, .about = "A closed month's statement"},
+    {"POST", "/periods/{month}/close", WHO_BILLS, "close", ANSWERS_OBJECT, &statement,
+     .param = {MONTH(IN_PATH, true)}, .about = "Close a month that is over, and sign its statement"},
+    {"GET", "/periods/{month}/verification", WHO_CHECKS, "close.verify", ANSWERS_OBJECT, &verification,
+     .param = {MONTH(IN_PATH, true)}, .about = "Close a month again from the journal, and compare"},
+
     {"GET", "/owner/report", WHO_OWNS, "owner.report", ANSWERS_OBJECT, &owner_report,
-     .about = "What the machines cost and what they earn"},
+     .param = {PERIOD(IN_QUERY)}, .about = "What the machines cost and what they earn"},
+    {"GET", "/owner/assets", WHO_OWNS, "owner.asset.list", ANSWERS_WHOLE, &asset,
+     .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "What was bought, the oldest first"},
+    {"POST", "/owner/assets", WHO_OWNS, "owner.asset.add", ANSWERS_OBJECT, &asset,
+     .param = {TITLE,
+               CURRENCY,
+               OWN("price", true, MOST_OWN),
+               OWN("residual", false, MOST_OWN),
+               {"life_months", "life", IN_BODY, TYPE_INT, true, .least = 1, .most = 1200},
+               {"bought", NULL, IN_BODY, TYPE_DAY, .about = "today if left out"},
+               OWN("chips", false, 10000000),
+               OWN("watts", false, MOST_OWN),
+               OWN("pue", false, 10),
+               OWN("kwh", false, MOST_OWN),
+               OWN("operation", false, 10),
+               OWN("discount", false, 10),
+               {"method", NULL, IN_BODY, TYPE_CHOICE, .words = "straight|declining"},
+               {"measured", NULL, IN_BODY, TYPE_BOOL, .about = "the chip's meter says what it draws"}},
+     .about = "Add a machine: its price, life and power"},
+    {"POST", "/owner/assets/{name}/retire", WHO_OWNS, "owner.asset.retire", ANSWERS_OBJECT, &asset,
+     .param = {THING, ON, OWN("sold", false, MOST_OWN)}, .about = "Retire a machine, sold or not"},
+    {"GET", "/owner/expenses", WHO_OWNS, "owner.expense.list", ANSWERS_WHOLE, &expense,
+     .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "What is paid again and again, the oldest first"},
+    {"POST", "/owner/expenses", WHO_OWNS, "owner.expense.add", ANSWERS_OBJECT, &expense,
+     .param = {TITLE,
+               CURRENCY,
+               OWN("amount", true, MOST_OWN),
+               {"per", NULL, IN_BODY, TYPE_CHOICE, .words = "month|year"},
+               {"from", NULL, IN_BODY, TYPE_DAY, .about = "today if left out"}},
+     .about = "Add an expense of a month or a year"},
+    {"POST", "/owner/expenses/{name}/end", WHO_OWNS, "owner.expense.end", ANSWERS_OBJECT, &expense,
+     .param = {THING, ON}, .about = "End an expense"},
+
     {"GET", "/webhooks", WHO_OPERATES, "webhook.list", ANSWERS_WHOLE, &webhook,
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List webhooks"},
+    {"POST", "/webhooks", WHO_OPERATES, "webhook.add", ANSWERS_OBJECT, &webhook_created,
+     .param = {{"url", NULL, IN_BODY, TYPE_TEXT, true, .least = 1, .most = 511},
+               {"events", NULL, IN_BODY, TYPE_CHOICES, .words = "credit.low|spend.threshold|webhook.test",
+                .about = "all if left out or empty"},
+               PROJECT_NAME(IN_BODY)},
+     .about = "Add a webhook: of one project, or of all"},
+    {"POST", "/webhooks/{webhook_id}/test", WHO_OPERATES, "webhook.test", ANSWERS_OBJECT, &webhook_tested,
+     .param = {PATH_ID("webhook_id", "webhook_")}, .about = "Send a webhook a test event"},
+    {"GET", "/webhooks/{webhook_id}/deliveries", WHO_OPERATES, "webhook.deliveries", ANSWERS_WHOLE, &delivery,
+     .param = {PATH_ID("webhook_id", "webhook_"), LIMIT(20, 100), AFTER_WHOLE},
+     .about = "A webhook's last hundred deliveries, the newest first"},
     {"DELETE", "/webhooks/{webhook_id}", WHO_OPERATES, "webhook.remove", ANSWERS_OBJECT, &webhook_deleted,
      .param = {PATH_ID("webhook_id", "webhook_")}, .about = "Disable a webhook"},
     {NULL}};

@@ -18,12 +18,16 @@ enum type {
     TYPE_ID,     /* `words` and a number, which is what the operation gets */
     TYPE_TENANT, /* proj_ and a number; the operation gets the tenant's name */
     TYPE_INT,    /* least to most */
+    TYPE_NUMBER, /* the same, with a fraction */
     TYPE_BOOL,
+    TYPE_MONTH,    /* 2026-11 */
+    TYPE_DAY,      /* 2026-11-25 */
     TYPE_CURRENCY, /* three capital letters */
     TYPE_MONEY,    /* a decimal number as text, 9 digits behind the point */
     TYPE_PRICE,    /* 6 digits */
-    TYPE_CHOICES,  /* lists of these, in a query of up to 5; a choice may be "api's word=operation's word" */
+    TYPE_CHOICES, /* lists of these, in a query of up to 5, in a body of up to 64 and empty, too; a choice may be "api's word=operation's word" */
     TYPE_IDS,
+    TYPE_INTS,
     TYPE_TEXTS
 };
 
@@ -85,7 +89,7 @@ enum answers {
 
 enum { ROLE_TENANT = 16, ROLES_ALL = ROLE_OWNER | ROLE_OPERATOR | ROLE_BILLING | ROLE_READER };
 
-enum { API_PARAMS = 12 };
+enum { API_PARAMS = 16 };
 struct api_route {
     const char *method, *path; /* below the API's prefix; {name} stands for a parameter in the path */
     unsigned roles;            /* who may; nobody is the default */

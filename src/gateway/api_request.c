@@ -4,6 +4,7 @@
 
 #include "base/url.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,17 @@ static int write_int(const struct param *p, struct str text, struct buf *out, st
     return 0;
 }
 
+static int write_number(const struct param *p, struct str text, struct buf *out, struct error *e) {
+    struct json *v = NULL;
+    double x = json_parse(&v, text, NULL) == 0 && json_numeric(v) ? json_as_number(v) : NAN;
+    json_free(v);
+    if (!(x >= (double)p->least && x <= (double)p->most))
+        return error_param(e, ERR_INVALID, p->name, "%s must be a number from %lld to %lld", p->name,
+                           (long long)p->least, (long long)p->most);
+    json_write_number(out, x);
+    return 0;
+}
+
 static int write_text(const struct param *p, struct str text, struct buf *out, struct error *e) {
     size_t n = characters(text);
     bool name = p->type == TYPE_NAME;
@@ -217,6 +229,16 @@ static bool is_currency(struct str text) {
     return right;
 }
 
+/* 2026-11 or 2026-11-25; whether the month has that day, the operation knows. */
+static bool is_date(struct str text, size_t n) {
+    static const char shape[] = "9999-99-99";
+    bool right = text.n == n;
+    for (size_t i = 0; right && i < n; i++)
+        right = shape[i] == '9' ? text.p[i] >= '0' && text.p[i] <= '9' : text.p[i] == shape[i];
+    int month = right ? 10 * (text.p[5] - '0') + text.p[6] - '0' : 0;
+    return month >= 1 && month <= 12;
+}
+
 /* A value that was written as text: all there are in a path and a query, and the texts of a body. */
 static int write_value(struct cloud *c, const struct param *p, struct str text, struct buf *out,
                        struct error *e) {
@@ -234,12 +256,19 @@ static int write_value(struct cloud *c, const struct param *p, struct str text, 
     case TYPE_TENANT:
         return write_tenant(c, p, text, out, e);
     case TYPE_INT:
+    case TYPE_INTS:
         return write_int(p, text, out, e);
+    case TYPE_NUMBER:
+        return write_number(p, text, out, e);
     case TYPE_BOOL:
         if (!str_is(text, "true") && !str_is(text, "false"))
             return refuse(p, e, "true or false");
         buf_str(out, text);
         return 0;
+    case TYPE_MONTH:
+        return write_shaped(p, text, is_date(text, 7), "a month, like 2026-11", out, e);
+    case TYPE_DAY:
+        return write_shaped(p, text, is_date(text, 10), "a day, like 2026-11-25", out, e);
     case TYPE_CURRENCY:
         return write_shaped(p, text, is_currency(text), "three capital letters, like JPY", out, e);
     case TYPE_MONEY:
@@ -259,6 +288,7 @@ struct taken {
     struct buf *out;
     struct buf value[API_PARAMS]; /* of each parameter: as JSON; of lists, without the brackets */
     size_t values[API_PARAMS];
+    bool listed[API_PARAMS]; /* a list of the body, which may be empty */
 };
 
 static bool is_list(const struct param *p) {
@@ -365,7 +395,7 @@ static int take_query(struct taken *t, struct error *e) {
 static int take_member(struct taken *t, size_t i, const struct json *v, struct error *e) {
     const struct param *p = &t->call->route->param[i];
     struct buf text = {0};
-    bool wants_int = p->type == TYPE_INT, wants_bool = p->type == TYPE_BOOL;
+    bool wants_int = p->type == TYPE_INT || p->type == TYPE_INTS, wants_bool = p->type == TYPE_BOOL;
     enum json_kind kind = json_kind(v);
     bool is_bool = kind == JSON_KIND_TRUE || kind == JSON_KIND_FALSE;
     double real = json_as_number(v);
@@ -376,8 +406,16 @@ static int take_member(struct taken *t, size_t i, const struct json *v, struct e
         buf_free(&text);
         return rc;
     }
-    if (wants_int ? kind != JSON_KIND_INT : wants_bool ? !is_bool : kind != JSON_KIND_STRING)
-        return refuse(p, e, wants_int ? "a whole number" : wants_bool ? "true or false" : "a text");
+    bool wants_number = p->type == TYPE_NUMBER;
+    if (wants_int      ? kind != JSON_KIND_INT
+        : wants_number ? !json_numeric(v)
+        : wants_bool   ? !is_bool
+                       : kind != JSON_KIND_STRING)
+        return refuse(p, e,
+                      wants_int      ? "a whole number"
+                      : wants_number ? "a number"
+                      : wants_bool   ? "true or false"
+                                     : "a text");
     if (kind == JSON_KIND_STRING)
         return take(t, i, json_as_str(v), e);
     json_write(&text, v);
@@ -390,6 +428,7 @@ static int take_list(struct taken *t, size_t i, const struct json *v, struct err
     int rc = 0;
     if (json_kind(v) != JSON_KIND_ARRAY)
         return refuse(&t->call->route->param[i], e, "a list");
+    t->listed[i] = true;
     for (size_t k = 0; rc == 0 && k < json_count(v); k++)
         rc = take_member(t, i, json_at(v, k), e);
     return rc;
@@ -445,7 +484,7 @@ static int write_param(struct taken *t, size_t i, struct error *e) {
     } else if (strcmp(member_of(p), "") == 0) {
         if (strcmp(p->name, "after") == 0)
             buf_str(&t->call->after, buf_view(&t->value[i]));
-    } else if (t->values[i] > 0) {
+    } else if (t->values[i] > 0 || t->listed[i]) {
         buf_printf(t->out, ",\"%s\":%s", member_of(p), is_list(p) ? "[" : "");
         buf_str(t->out, buf_view(&t->value[i]));
         buf_text(t->out, is_list(p) ? "]" : "");

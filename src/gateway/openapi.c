@@ -6,7 +6,8 @@
 
 enum { MOST_SHAPES = 64 };
 
-static const char *const error_statuses[] = {"400", "401", "403", "404", "409", "413", "415", "429", "503"};
+static const char *const error_statuses[] = {"400", "401", "402", "403", "404",
+                                             "409", "413", "415", "429", "503"};
 
 /* ---- names ---- */
 
@@ -68,7 +69,12 @@ static void write_value_schema(struct buf *out, const struct param *p) {
     case TYPE_TENANT:
         write_id(out, p->words);
         return;
+    case TYPE_NUMBER:
+        buf_printf(out, "{\"type\":\"number\",\"minimum\":%lld,\"maximum\":%lld}", (long long)p->least,
+                   (long long)p->most);
+        return;
     case TYPE_INT:
+    case TYPE_INTS:
         buf_printf(out, "{\"type\":\"integer\",\"minimum\":%lld,\"maximum\":%lld", (long long)p->least,
                    (long long)p->most);
         if (p->otherwise != 0)
@@ -77,6 +83,11 @@ static void write_value_schema(struct buf *out, const struct param *p) {
         return;
     case TYPE_BOOL:
         buf_text(out, "{\"type\":\"boolean\",\"default\":false}");
+        return;
+    case TYPE_MONTH:
+    case TYPE_DAY:
+        buf_printf(out, "{\"type\":\"string\",\"pattern\":\"^[0-9]{4}-(0[1-9]|1[0-2])%s$\"}",
+                   p->type == TYPE_DAY ? "-[0-9]{2}" : "");
         return;
     case TYPE_CURRENCY:
         buf_text(out, "{\"type\":\"string\",\"pattern\":\"^[A-Z]{3}$\"}");

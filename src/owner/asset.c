@@ -80,10 +80,10 @@ static int day_of(const struct json *args, const char *name, int64_t zone, int64
     return s.n > 0 ? asset_day(out, s, zone, name, e) : 0;
 }
 
-/* "60" or "60m" months, "5y" years. */
+/* "60" or "60m" months, as 60, "5y" years. */
 static int life_of(const struct json *args, double *years, struct error *e) {
     struct str s = json_as_str(json_get(args, "life"));
-    double months = 0;
+    double months = (double)json_as_int(json_get(args, "life"));
     size_t i = 0;
     for (; i < s.n && i < 5 && s.p[i] >= '0' && s.p[i] <= '9'; i++)
         months = months * 10 + (s.p[i] - '0');

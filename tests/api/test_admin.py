@@ -93,6 +93,27 @@ def test_every_route_and_role(admin, routes):
             assert status < 500
 
 
+# Whoever moves money, opens the house or sees what it costs: said here again, so that no slip in the table goes unseen.
+BILLS, OPERATES, CHECKS, OWNS = ["owner", "billing"], ["owner", "operator"], ["owner", "billing", "read-only"], ["owner"]
+PROJECT = "/organization/projects/{project_id}"
+WHO = {f"POST {PROJECT}/credit": BILLS, f"POST {PROJECT}/credit_line": BILLS, "POST /ledger/transfers": BILLS, "POST /ledger/accounts": BILLS,
+       "POST /ledger/transfers/{transfer_name}/post": BILLS, "POST /ledger/transfers/{transfer_name}/void": BILLS,
+       "POST /ledger/transfers/{transfer_name}/reverse": BILLS, "GET /ledger/transfers/{transfer_name}": CHECKS,
+       "POST /invoices": BILLS, "POST /invoices/{number}/cancel": BILLS, "POST /periods/{month}/close": BILLS, "GET /periods/{month}": CHECKS,
+       "POST /prices": BILLS, "POST /prices/rates": BILLS, "POST /prices/suggestion": OWNS, "GET /prices/comparison": CHECKS,
+       "GET /owner/report": OWNS, "GET /owner/assets": OWNS, "POST /owner/assets": OWNS, "POST /owner/assets/{name}/retire": OWNS,
+       "GET /owner/expenses": OWNS, "POST /owner/expenses": OWNS, "POST /owner/expenses/{name}/end": OWNS,
+       "POST /webhooks": OPERATES, "POST /webhooks/{webhook_id}/test": OPERATES, "DELETE /webhooks/{webhook_id}": OPERATES,
+       f"POST {PROJECT}/limits": OPERATES, f"POST {PROJECT}/api_keys/{{api_key_id}}/limits": OPERATES,
+       f"POST {PROJECT}/service_accounts": OPERATES, "POST /organization/admin_api_keys": OWNS, "GET /organization/audit_logs": OWNS}
+
+
+def test_who_may(routes):
+    told = {f"{method} {path}": sorted(roles) for method, path, roles, _ in routes}
+    assert {route: told.get(route) for route in WHO} == {route: sorted(roles) for route, roles in WHO.items()}
+    assert all(set(roles) < set(ROLES) for route, roles in told.items() if not route.startswith("GET"))  # whoever reads alone changes nothing
+
+
 def test_every_route_without_a_key(admin, routes):
     forged = admin.key["owner"][:-1] + ("A" if admin.key["owner"][-1] != "A" else "B")
     for key in ["", "uka-", "x", forged, admin.server.key, admin.server.key.replace("uk-", "uka-"), "é" * 40, "a" * 5000]:
@@ -297,6 +318,104 @@ def test_a_backup_is_audited_and_no_route(admin, routes):
     assert [(a["actor"]["type"], a["target"], a["outcome"] == "ok") for a in log] == [("session", str(copy), False), ("session", str(copy), True)]
     assert not [path for _, path, _, _ in routes if "backup" in path or "/db" in path]
     assert '"db.' not in (ROOT / "src/gateway/admin_routes.c").read_text()
+
+
+def test_transfers_in_two_steps(admin):
+    """As the commands do it; a name makes a transfer once."""
+    key, path = admin.key["billing"], "/ledger/transfers"
+    for name, more in [("gifts:JPY", {"currency": "JPY"}), ("rent:JPY", {"currency": "JPY", "overdraft": "no"})]:
+        made = admin.must("POST", "/ledger/accounts", key, {"account": name, **more})
+        assert (made["id"], made["overdraft"]) == (name, "overdraft" not in more)
+    move = {"name": "gift 1", "debit": "gifts:JPY", "credit": "tenant:two", "amount": "2", "note": "for the wait"}
+    made = admin.must("POST", path, key, move)
+    assert made == {"id": "transfer:gift 1", "object": "ledger.movement", "amount": "2", "again": False}
+    assert admin.must("POST", path, key, move)["again"]
+    assert admin.call("POST", path, key, {**move, "amount": "3"})[0] == 409
+    assert admin.call("POST", path, key, {"debit": "rent:JPY", "credit": "tenant:two", "amount": "1"})[0] == 402
+    back = admin.must("POST", f"{path}/transfer:gift%201/reverse", key, {"reason": "the wrong one"})
+    assert back["id"] == "reverse:transfer:gift 1" and admin.call("POST", f"{path}/transfer:gift%201/reverse", key, {})[0] == 400
+    assert [t["kind"] for t in admin.must("GET", f"{path}/transfer:gift%201")["data"]] == ["transfer", "reverse"]
+    for name, end, body, phase in [("p1", "post", {"amount": "1.5"}, "posted"), ("p2", "void", None, "voided")]:
+        admin.must("POST", path, key, {**move, "name": name, "pending": True, "expires_in_seconds": 3600})
+        admin.must("POST", f"{path}/transfer:{name}/{end}", key, body)
+        assert [t["phase"] for t in admin.must("GET", f"{path}/transfer:{name}")["data"]] == ["pending", phase]
+    admin.must("POST", path, key, {**move, "name": "brief", "expires_in_seconds": 1})
+    for _ in range(100):  # it expires by itself
+        phases = [t["phase"] for t in admin.must("GET", f"{path}/transfer:brief")["data"]]
+        if len(phases) == 2:
+            break
+        time.sleep(0.1)
+    assert phases == ["pending", "expired"]
+    assert admin.call("GET", f"{path}/nothing")[0] == 404
+    assert admin.must("GET", "/ledger/verification")["ok"]
+
+
+def test_a_credit_line(admin):
+    path = "/organization/projects/proj_1/credit_line"
+    project = admin.must("POST", path, admin.key["billing"], {"credit_line": "20"})
+    assert (project["credit_line"], project["postpaid"]) == ("20", True) and float(project["available"]) == float(project["balance"]) + 20
+    assert not admin.must("POST", path, admin.key["billing"], {"credit_line": "0"})["postpaid"]
+    status, _, answer = admin.call("POST", path, body={})
+    assert status == 400 and answer["error"]["param"] == "credit_line"
+
+
+def test_a_keys_own_limits(admin):
+    path = "/organization/projects/proj_2/api_keys/key_2/limits"
+    until = int(time.time()) + 3600
+    whole = admin.must("POST", path, admin.key["operator"], {"tokens_per_minute": 9, "models": ["smol", "b"], "warn": [50], "expires_at": until})
+    assert (whole["id"], whole["tokens_per_minute"], whole["models"], whole["warn"], whole["expires_at"]) == ("key_2", 9, ["smol", "b"], [50], until)
+    assert admin.must("GET", path)["models"] == ["smol", "b"]
+    assert admin.call("GET", "/organization/projects/proj_1/api_keys/key_2/limits")[0] == 404
+    whole = admin.must("POST", path, body={"tokens_per_minute": 0, "models": [], "expires_at": 0})
+    assert (whole["models"], whole["warn"], whole["expires_at"]) == ([], [50], None)  # empty, as it was, never
+
+
+def test_months_and_invoices(admin):
+    """None is over here; tests/bill knows some that are."""
+    month = admin.must("GET", "/periods")["data"][0]["id"]
+    assert admin.call("POST", f"/periods/{month}/close", admin.key["billing"])[0] == 400  # it runs
+    assert admin.call("GET", f"/periods/{month}")[0] == admin.call("GET", f"/periods/{month}/verification")[0] == 404
+    for path in ["/periods/2026-13", "/periods/2026-1", "/periods/x/verification", "/invoices/INV-1/verification"]:
+        assert admin.call("GET", path)[0] == 404, path
+    assert admin.call("POST", "/invoices", body={})[0] == 404  # no month is closed
+    assert admin.call("POST", "/invoices", body={"project": "one", "month": month})[0] == 409
+    status, _, answer = admin.call("GET", "/organization/projects/proj_1/invoice_draft")
+    assert status == 200 or "issuer" in answer["error"]["message"], answer
+
+
+def test_what_the_owner_bought(admin):
+    rack = {"name": "rack 1", "currency": "JPY", "price": 1200000, "life_months": 60, "bought": "2026-01-01", "chips": 4, "watts": 300.5,
+            "method": "declining", "residual": 1000}
+    made = admin.must("POST", "/owner/assets", body=rack)
+    assert (made["id"], made["retired"], made["profile"]["watts"], made["profile"]["life"]) == ("rack 1", None, 300.5, "60")
+    assert admin.call("POST", "/owner/assets", body=rack)[0] == 409
+    for wrong in [{"price": "1200000"}, {"price": -1}, {"life_months": 0}, {"pue": 0.5}, {"bought": "2026-1-1"}, {"price": 1e300}]:
+        assert admin.call("POST", "/owner/assets", body={**rack, "name": "rack 2", **wrong})[0] == 400, wrong
+    sold = admin.must("POST", "/owner/assets/rack%201/retire", body={"sold": 7, "on": "2026-02-01"})
+    assert (sold["retired"], sold["profile"]["sold"]) == ("2026-02-01", 7)
+    assert admin.must("GET", "/owner/assets")["data"][0]["retired"] == "2026-02-01"
+    rent = admin.must("POST", "/owner/expenses", body={"name": "rent", "currency": "JPY", "amount": 100, "from": "2026-01-01"})
+    assert rent["profile"]["amount"] == 1200
+    assert admin.must("POST", "/owner/expenses/rent/end", body={"on": "2026-03-01"})["until"] == "2026-03-01"
+    assert admin.must("GET", "/owner/expenses")["data"][0]["id"] == "rent"
+    assert "currency" in admin.must("GET", "/owner/report?month=2026-11&currency=JPY")["report"]
+    compared = admin.must("GET", "/prices/comparison?model=smol&currency=JPY", admin.key["read-only"])["comparison"]
+    assert compared["prices"][0]["offers"]
+    assert admin.call("POST", "/prices/suggestion", body={"margin": 0.3, "currency": "JPY"})[0] == 400  # nothing was measured
+
+
+def test_webhooks(admin):
+    made = admin.must("POST", "/webhooks", admin.key["operator"], {"url": "https://hook.example/x", "events": ["credit.low"], "project": "two"})
+    assert made["secret"].startswith("whsec_")
+    hook = admin.must("GET", "/webhooks")["data"][0]
+    assert (hook["id"], hook["events"], hook["project"], "secret" in hook) == (made["id"], ["credit.low"], "two", False)
+    assert admin.must("POST", f"/webhooks/{made['id']}/test")["event"]
+    sent = admin.must("GET", f"/webhooks/{made['id']}/deliveries")["data"][0]
+    assert (sent["webhook_id"], sent["type"]) == (made["id"], "webhook.test")
+    for url in ["ftp://x", "https://me:word@x", "x", ""]:
+        assert admin.call("POST", "/webhooks", body={"url": url})[0] == 400
+    assert admin.call("POST", "/webhooks", body={"url": "https://x", "events": ["else"]})[0] == 400
+    assert admin.must("DELETE", f"/webhooks/{made['id']}")["deleted"]
 
 
 # ---- usage ---------------------------------------------------------------------------------------------------------------

@@ -11,14 +11,15 @@ from server import Server
 
 pytest.importorskip("schemathesis")
 
-# What a description cannot say: that one time must come after another, and that a rate is above zero between two currencies.
+# What a description cannot say: that one time must come after another, that a rate is above zero between two currencies, that a month has 30 days, how many
+# bytes a text has, what a network or an address looks like.
 CONFIG = """
 [phases.coverage]
 unexpected-methods = ["PUT", "PATCH", "OPTIONS", "TRACE"]
 
 [[operations]]
-include-path-regex = "/organization/(usage/completions|costs)|/prices/rates"
-checks.positive_data_acceptance.expected-statuses = [200, 400, 404]
+include-path-regex = "/organization/(usage/completions|costs)|/prices/|/owner/|/periods|/ledger/|/limits|/webhooks"
+checks.positive_data_acceptance.expected-statuses = [200, 400, 402, 404, 409]
 """
 
 
