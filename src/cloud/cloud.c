@@ -80,9 +80,9 @@ static int open_books(struct cloud *c, struct error *e) {
     if (rc == 0)
         rc = away_recover(c, e);
     if (rc == 0)
-        rc = recover_open(c, e);
-    if (rc == 0)
         rc = limit_load(c, e);
+    if (rc == 0)
+        rc = recover_open(c, e);
     if (rc == 0)
         rc = access_load(c, e);
     if (rc != 0 && !elsewhere)
@@ -300,6 +300,11 @@ bool cloud_stopped(struct cloud *c, struct error *why) {
     return true;
 }
 
+static void find_limited_key(struct cloud *c, struct hold *h) {
+    struct key *k = memory_key(c, h->key);
+    h->limited_key = k != NULL && k->tenant == h->tenant ? k : NULL;
+}
+
 int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e) {
     *out = NULL;
     if (a->model.n >= MODEL_NAME_BYTES || a->prompt_tokens > INT32_MAX ||
@@ -323,9 +328,7 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
         memcpy(h->route, a->route.p, a->route.n);
     pthread_mutex_lock(&c->lock);
     h->tenant = memory_tenant_of(c, a->who->tenant);
-    h->limited_key = memory_key(c, h->key);
-    if (h->limited_key != NULL && h->limited_key->tenant != h->tenant)
-        h->limited_key = NULL;
+    find_limited_key(c, h);
     int rc = atomic_load(&c->broken)    ? stopped(c, e)
              : atomic_load(&c->is_away) ? cloud_is_away(e)
              : h->tenant == NULL        ? error_set(e, ERR_AUTH, "the tenant is gone")
@@ -355,7 +358,8 @@ void cloud_sent(struct hold *h, uint64_t tokens, uint64_t cached_prompt_tokens) 
     pthread_mutex_unlock(&c->lock);
 }
 
-void hold_charge(struct hold *h) {
+/* Under the lock: what its settlement comes to, within the hold; what is below 10^-9 stays for the next time. */
+static void hold_charge(struct hold *h) {
     struct tenant *t = h->tenant;
     const struct settlement *s = &h->settlement;
     money_wide cost = 0;
@@ -369,6 +373,26 @@ void hold_charge(struct hold *h) {
     t->held -= h->held;
 }
 
+/* Under the lock, once the charge is known: what of it is to be told. */
+static void find_warnings(struct hold *h) {
+    const struct tenant *t = h->tenant;
+    struct warning *w = &h->warning;
+    amount low = t->limited.limits.credit_low;
+    w->balance = t->balance;
+    w->credit_low = t->balance < low && t->balance + h->charge >= low;
+    w->any = w->credit_low || w->tenant.day.percent || w->tenant.month.percent || w->key.day.percent ||
+             w->key.month.percent;
+}
+
+void hold_recover(struct cloud *c, struct hold *h) {
+    hold_charge(h);
+    find_limited_key(c, h);
+    struct limit_settle done = {.charge = h->charge, .wall = c->now, .zone = c->zone};
+    limits_charge(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
+                  &h->warning.tenant, &h->warning.key);
+    find_warnings(h);
+}
+
 /* Under the lock: what was taken of the limits and not used is there again. */
 static void give_back(struct cloud *c, struct hold *h) {
     const struct settlement *s = &h->settlement;
@@ -380,15 +404,9 @@ static void give_back(struct cloud *c, struct hold *h) {
                                 .now = clock_mono_ns(),
                                 .wall = clock_wall_ns(),
                                 .zone = c->zone};
-    const struct tenant *t = h->tenant;
-    struct warning *w = &h->warning;
-    amount low = t->limited.limits.credit_low;
     limits_settle(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
-                  &w->tenant, &w->key);
-    w->balance = t->balance;
-    w->credit_low = t->balance < low && t->balance + h->charge >= low;
-    w->any = w->credit_low || w->tenant.day.percent || w->tenant.month.percent || w->key.day.percent ||
-             w->key.month.percent;
+                  &h->warning.tenant, &h->warning.key);
+    find_warnings(h);
 }
 
 void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {

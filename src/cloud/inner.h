@@ -201,8 +201,8 @@ struct operation_row {
 };
 
 /* ---- cloud.c ---- */
-/* Under the lock: what the hold's settlement comes to, within the hold; what is below 10^-9 stays for the next time. */
-void hold_charge(struct hold *h);
+/* Under the lock: what the settlement of a hold comes to that an earlier run left open, and what of it is to be told. */
+void hold_recover(struct cloud *c, struct hold *h);
 
 /* ---- memory.c: the mirror ---- */
 int memory_load(struct cloud *c, struct error *e);
@@ -300,7 +300,7 @@ int args_list(const struct json *v, const char *name, bool numbers, struct buf *
 int admin_run(struct cloud *c, const struct json *request, struct buf *out, struct error *e);
 
 /* ---- limit_admin.c: limits as rows, and the operations on them ---- */
-int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there, and nothing is open */
+int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there */
 extern const struct operation_row limit_operations[];
 
 /* ---- ledger_admin.c ---- */

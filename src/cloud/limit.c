@@ -284,26 +284,38 @@ static struct crossing cross(const struct limits *l, amount limit, amount before
     return x;
 }
 
-static struct crossings settle(struct limited *who, const struct limit_settle *s) {
+static struct crossings charge(struct limited *who, const struct limit_settle *s) {
     struct used *u = &who->used;
     const struct limits *l = &who->limits;
-    int64_t limit = l->tokens_minute;
-    if (limit != 0 && s->tokens <= limit && s->used < s->tokens) /* else it is a limit of later */
-        u->tokens.full -= time_of(limit, s->tokens) - time_of(limit, s->used);
     used_roll(u, s->wall, s->zone);
     amount in_day = u->day[0].value, in_month = u->month[0].value;
-    u->open--;
-    u->held -= s->worst;
     u->day[0].value = add(in_day, s->charge);
     u->month[0].value = add(in_month, s->charge);
     return (struct crossings){cross(l, l->spend_day, in_day, u->day[0].value, s->wall),
                               cross(l, l->spend_month, in_month, u->month[0].value, s->wall)};
 }
 
+void limits_charge(struct limited *tenant, struct limited *key, const struct limit_settle *s,
+                   struct crossings *tenant_crossed, struct crossings *key_crossed) {
+    *tenant_crossed = charge(tenant, s);
+    *key_crossed = key != NULL ? charge(key, s) : (struct crossings){0};
+}
+
+static void give_back(struct limited *who, const struct limit_settle *s) {
+    struct used *u = &who->used;
+    int64_t limit = who->limits.tokens_minute;
+    if (limit != 0 && s->tokens <= limit && s->used < s->tokens) /* else it is a limit of later */
+        u->tokens.full -= time_of(limit, s->tokens) - time_of(limit, s->used);
+    u->open--;
+    u->held -= s->worst;
+}
+
 void limits_settle(struct limited *tenant, struct limited *key, const struct limit_settle *s,
                    struct crossings *tenant_crossed, struct crossings *key_crossed) {
-    *tenant_crossed = settle(tenant, s);
-    *key_crossed = key != NULL ? settle(key, s) : (struct crossings){0};
+    give_back(tenant, s);
+    if (key != NULL)
+        give_back(key, s);
+    limits_charge(tenant, key, s, tenant_crossed, key_crossed);
 }
 
 void limits_reached(const struct limited *who, int64_t wall, struct crossings *out) {

@@ -95,6 +95,9 @@ struct crossings {
 /* tenant_crossed and key_crossed: what the charge has taken over a percent. */
 void limits_settle(struct limited *tenant, struct limited *key, const struct limit_settle *s,
                    struct crossings *tenant_crossed, struct crossings *key_crossed);
+/* The charge alone (with wall and zone): of a request that an earlier run took, so that nothing is to be given back. */
+void limits_charge(struct limited *tenant, struct limited *key, const struct limit_settle *s,
+                   struct crossings *tenant_crossed, struct crossings *key_crossed);
 /* What spend has passed by now. */
 void limits_reached(const struct limited *who, int64_t wall, struct crossings *out);
 

@@ -66,7 +66,7 @@ static int recover_one(struct cloud *c, struct error *e) {
         return rc;
     if ((rc = read_open(c, q, &h, e)) == 0 && (rc = query_run(q, e)) == 0) {
         pthread_mutex_lock(&c->lock);
-        hold_charge(h);
+        hold_recover(c, h);
         pthread_mutex_unlock(&c->lock);
         rc = check_unsettled(c->store, h, e);
         if (rc == 0)

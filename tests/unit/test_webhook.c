@@ -8,10 +8,12 @@
 #include "base/json.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -202,6 +204,44 @@ static void test_events(void **state) {
     cloud_close(c);
 }
 
+/* The child: killed in the middle of an answer. */
+static void die_in_debt(void) {
+    struct identity who = {.tenant = 1, .key = 1};
+    struct admission a = {
+        .who = &who, .model = STR("m"), .prompt_tokens = 1, .max_completion_tokens = 80, .request_id = "x"};
+    struct cloud *c;
+    struct hold *h;
+    struct error e = {0};
+    if (cloud_open(&c, folder, NULL, NULL, &e) != 0 || cloud_admit(c, &a, &h, &e) != 0)
+        _exit(1);
+    cloud_sent(h, 64, 0);
+    while (cloud_may_send(h) < 64 + 32)
+        usleep(1000);
+    kill(getpid(), SIGKILL);
+}
+
+/* What recovery charges is told as any other charge, and once. */
+static void test_events_of_recovery(void **state) {
+    int status;
+    open_tenants();
+    must("{\"op\":\"webhook.add\",\"url\":\"http://operator\"}");
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"spend_day\":\"100\",\"spend_month\":\"100\",\"warn\":\"50,"
+         "65,"
+         "66\",\"credit_low\":\"936\"}");
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"spend_month\":\"130\",\"warn\":\"50\"}");
+    pid_t child = fork();
+    if (child == 0)
+        die_in_debt();
+    waitpid(child, &status, 0);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    for (int i = 0; i < 2; i++) { /* the first opens the books: recovery */
+        assert_int_equal(deliveries(":100000000000:65"), 2);
+        assert_int_equal(deliveries("spend.threshold:1:1:"), 1);
+        assert_int_equal(deliveries("credit.low:1:x"), 1);
+        assert_int_equal(deliveries(""), 4);
+    }
+}
+
 /* ---- deliveries ---- */
 
 struct step {
@@ -359,6 +399,7 @@ int main(void) {
         cmocka_unit_test(test_signature),
         cmocka_unit_test_setup_teardown(test_operations, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_events, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_events_of_recovery, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_deliveries, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_courier, fresh_folder, remove_folder),
     };
