@@ -27,6 +27,7 @@ enum fault { NO_FAULT, FULL_DISK, FAILED_SYNC };
 
 static struct {
     enum fault kind;
+    const char *with;   /* NULL, or what the writes that count have in them */
     _Atomic int left;   /* operations of that kind until it happens; negative: it has */
     _Atomic int behind; /* writes and syncs after it */
     atomic_bool hangs;  /* in every sync */
@@ -65,7 +66,8 @@ static int file_read(sqlite3_file *f, void *to, int n, sqlite3_int64 at) {
 }
 
 static int file_write(sqlite3_file *f, const void *from, int n, sqlite3_int64 at) {
-    int rc = meet(FULL_DISK, SQLITE_FULL);
+    bool counts = disk.with == NULL || memmem(from, (size_t)n, disk.with, strlen(disk.with)) != NULL;
+    int rc = meet(counts ? FULL_DISK : NO_FAULT, SQLITE_FULL);
     if (rc == SQLITE_OK)
         return real(f)->pMethods->xWrite(real(f), from, n, at);
     real(f)->pMethods->xWrite(real(f), from, n / 2, at); /* part of it had room */
@@ -323,6 +325,45 @@ static void test_failed_sync(void **state) {
     fail_at_each(FAILED_SYNC, "syncs");
 }
 
+/* The write that has a webhook's delivery in it stops the money path as any other does; the event comes with the charge that recovery makes. */
+static void test_full_disk_at_delivery(void **state) {
+    struct cloud *c;
+    struct error e = {0};
+    struct buf answer = {0};
+    set_up_books();
+    ask("{\"op\":\"webhook.add\",\"url\":\"http://operator\"}", "id");
+    assert_int_equal(control_call(folder,
+                                  STR("{\"op\":\"limit.set\",\"tenant\":\"t\",\"credit_low\":\"1000\"}"),
+                                  &answer, &e),
+                     0);
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    disk.with = "credit.low";
+    disk.kind = FULL_DISK;
+    atomic_store(&disk.left, 0);
+    atomic_store(&disk.behind, 0);
+    assert_true(stream(c) > 0);
+    for (int i = 0; i < 1000 && !cloud_stopped(c, &e); i++)
+        usleep(1000);
+    assert_true(cloud_stopped(c, &e));
+    struct hold *h;
+    assert_false(admit(c, 99, NULL, &h, &e));
+    assert_int_equal(e.code, ERR_UNAVAILABLE);
+    cloud_close(c);
+    assert_true(atomic_load(&disk.left) < 0);
+    assert_int_equal(atomic_load(&disk.behind), 0);
+    disk.kind = NO_FAULT;
+    disk.with = NULL;
+    assert_int_equal(ask("{\"op\":\"ledger.verify\"}", "ok"), 1);
+    assert_true(ask("{\"op\":\"usage\",\"tenant\":\"t\"}", "completion_tokens") > 0);
+    buf_clear(&answer);
+    assert_int_equal(control_call(folder, STR("{\"op\":\"webhook.deliveries\"}"), &answer, &e), 0);
+    size_t first = str_find(buf_view(&answer), STR("credit.low:1:r"), 0);
+    assert_true(first != SIZE_MAX &&
+                str_find(buf_view(&answer), STR("credit.low:1:r"), first + 1) == SIZE_MAX);
+    buf_free(&answer);
+    remove_books();
+}
+
 /* ---- a disk that hangs ---- */
 
 enum { AHEAD = 1024, UNJOURNALLED = 32 };
@@ -424,6 +465,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_failed_sync),
+        cmocka_unit_test(test_full_disk_at_delivery),
         cmocka_unit_test(test_hanging_disk),
         cmocka_unit_test(test_end_beside_hanging_disk),
     };
