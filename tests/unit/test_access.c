@@ -224,8 +224,8 @@ static void test_buckets(void **state) {
     static const char *const ask_for[] = {
         "{\"op\":\"usage.days\",\"start\":0,\"end\":4102444800,\"limit\":2}",
         "{\"op\":\"cost.days\",\"start\":86400,\"end\":172800,\"group_by\":[\"tenant\",\"key\",\"model\"]}",
-        "{\"op\":\"usage.days\",\"start\":86400,\"end\":172800,\"tenants\":[1,2],\"keys\":[3],\"models\":["
-        "\"m\",\"n\"]}",
+        ("{\"op\":\"usage.days\",\"start\":86400,\"end\":172800,\"tenants\":[1,2],\"keys\":[3],\"models\":["
+         "\"m\",\"n\"]}"),
         "{\"op\":\"usage.days\",\"start\":86400,\"end\":172800,\"tenant\":\"t\",\"models\":[\"m\"]}",
     };
     struct identity who;
