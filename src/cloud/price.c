@@ -302,10 +302,10 @@ static int price_import(struct cloud *c, const struct json *args, struct buf *ou
         struct price_row p = like;
         if ((rc = read_model(&p, item, e)) != 0)
             return rc;
-        if ((rc = money_parse_number(&p.tariff.input, text_of(item, "input"), PRICE_DIGITS, e)) != 0 ||
-            (rc = money_parse_number(&p.tariff.output, text_of(item, "output"), PRICE_DIGITS, e)) != 0 ||
-            (rc = money_parse_number(&p.tariff.cached, cached.n ? cached : text_of(item, "input"),
-                                     PRICE_DIGITS, e)) != 0)
+        if (money_parse_number(&p.tariff.input, text_of(item, "input"), PRICE_DIGITS, e) != 0 ||
+            money_parse_number(&p.tariff.output, text_of(item, "output"), PRICE_DIGITS, e) != 0 ||
+            money_parse_number(&p.tariff.cached, cached.n ? cached : text_of(item, "input"), PRICE_DIGITS,
+                               e) != 0)
             return error_prefix(e, "%.100s: ", p.model);
         rc = insert_price(c, &p, text_of(args, "note"), e);
     }
