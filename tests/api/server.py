@@ -1,10 +1,12 @@
 """A server of its own for a test: data folder, tenant, key, port; and plain sockets to speak to it. Used by tests/api and tests/crash."""
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -25,14 +27,32 @@ class Server:
         self.program, self.options = str(program), list(options)
         self.models = models or {"smol": SMOL}
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="unkai-test-"))
+        self.environment = {**os.environ, "UNKAI_HOME": str(self.home)}
+        if on := os.environ.get("UNKAI_TEST_DB"):  # tests/postgres.py: a schema of its own
+            subprocess.run(["psql", "-q", on, "-c", f'CREATE SCHEMA "{self.home.name}"'], check=True)
+            self.environment["UNKAI_DB"] = f"{on}&options=-csearch_path%3D%22{self.home.name}%22"
         self.process, self.listen, self.port, self.log = None, "127.0.0.1", free_port(), self.home / "log"
         self.key = self.tenant("one", credit)
 
     def unkai(self, *words):
-        done = subprocess.run([self.program, *words], env={**os.environ, "UNKAI_HOME": str(self.home)}, stdout=subprocess.PIPE,
+        done = subprocess.run([self.program, *words], env=self.environment, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, f"unkai {' '.join(words)}: {done.stdout}"
         return done.stdout
+
+    def sql(self, text):
+        """Behind the program's back, on either database: what it says, a list of a row's values for each row. Text alone, and no semicolon in it."""
+        if "UNKAI_DB" in self.environment:
+            done = subprocess.run(["psql", "-qtA", "-v", "ON_ERROR_STOP=1", self.environment["UNKAI_DB"], "-c", text], check=True, stdout=subprocess.PIPE, text=True)
+            return [line.split("|") for line in done.stdout.splitlines()]
+        with contextlib.closing(sqlite3.connect(self.home / "books.db")) as books, books:
+            return [[str(value) for value in row] for row in books.execute(text)]
+
+    def dump(self):
+        """Everything that the books hold, as bytes."""
+        if "UNKAI_DB" not in self.environment:
+            return b"".join(p.read_bytes() for p in self.home.glob("books.db*"))
+        return subprocess.run(["pg_dump", "-n", f'"{self.home.name}"', self.environment["UNKAI_TEST_DB"]], check=True, stdout=subprocess.PIPE).stdout
 
     def tenant(self, name, credit):
         self.unkai("tenant", "create", name, "--credit", credit, "--currency", "JPY", "--json")
@@ -45,7 +65,7 @@ class Server:
         for name, path in self.models.items():
             words += ["--model", f"{name}={path}"]
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen(words, env={**os.environ, "UNKAI_HOME": str(self.home)}, stderr=log, stdout=log)
+            self.process = subprocess.Popen(words, env=self.environment, stderr=log, stdout=log)
         for _ in range(1200):
             assert self.process.poll() is None, self.log.read_text()
             try:
