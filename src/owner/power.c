@@ -38,7 +38,7 @@ static bool read_number(const char *path, uint64_t *out) {
 
 static bool read_counter(const struct power *p, const struct counter *c, uint64_t *out) {
     unsigned long long millijoules = 0;
-    if (c->device == NULL)
+    if (c->device == NULL || p->nvml_energy == NULL)
         return read_number(c->path, out);
     bool ok = p->nvml_energy(c->device, &millijoules) == 0;
     *out = millijoules;
