@@ -64,7 +64,7 @@ static void drop_written(struct completion *c) {
         c->out.n -= gone;
         c->out_base = c->written;
     }
-    if (c->emissions_taken < c->emissions && c->emissions_taken < 1024)
+    if (c->emissions_taken == 0 || (c->emissions_taken < c->emissions && c->emissions_taken < 1024))
         return;
     c->emissions -= c->emissions_taken;
     memmove(c->emission, c->emission + c->emissions_taken, c->emissions * sizeof *c->emission);
