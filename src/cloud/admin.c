@@ -26,12 +26,7 @@ bool args_name(struct str s, size_t most) {
 
 int args_tenant(struct cloud *c, const struct json *args, const char *name, struct tenant **out,
                 struct error *e) {
-    struct str text = args_text(args, name);
-    *out = memory_tenant(c, text);
-    return *out != NULL
-               ? 0
-               : error_param(e, ERR_NOT_FOUND, name, "there is no tenant '%.*s'; see unkai tenant list",
-                             (int)(text.n < 60 ? text.n : 60), text.p);
+    return memory_need_tenant(c, args_text(args, name), name, out, e);
 }
 
 static struct str next_word(struct str *text, char separator) {

@@ -206,9 +206,14 @@ void hold_recover(struct cloud *c, struct hold *h);
 
 /* ---- memory.c: the mirror ---- */
 int memory_load(struct cloud *c, struct error *e);
+/* Cut off where it does not fit. */
+void memory_copy_text(char *to, size_t size, struct str from);
 void memory_free(struct cloud *c);
 struct tenant *memory_tenant(struct cloud *c,
-                             struct str name);                /* under the lock, or on the writer's thread */
+                             struct str name); /* under the lock, or on the writer's thread */
+/* The same, or ERR_NOT_FOUND, which names the argument that the name came by. */
+int memory_need_tenant(struct cloud *c, struct str name, const char *argument, struct tenant **out,
+                       struct error *e);
 struct tenant *memory_tenant_of(struct cloud *c, int64_t id); /* the same */
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
 struct key *memory_key(struct cloud *c, int64_t id);

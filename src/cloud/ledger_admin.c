@@ -1,6 +1,6 @@
 /* The operations on the ledger: transfers between named accounts, in one phase or two; reversals; accounts and what they come to. The books in memory follow: a tenant's
  * credit is what its account says. */
-#include "cloud/inner.h"
+#include "cloud/operation.h"
 #include "cloud/report.h"
 
 #include "base/clock.h"
@@ -10,13 +10,9 @@
 
 enum { CALLER_ID_BYTES = 100, NOTE_BYTES = 500 };
 
-static struct str text_of(const struct json *args, const char *name) {
-    return json_as_str(json_get(args, name));
-}
-
 static int need_text(struct str *out, const struct json *args, const char *name, size_t most,
                      struct error *e) {
-    *out = text_of(args, name);
+    *out = args_text(args, name);
     if (out->n > 0 && out->n <= most && memchr(out->p, 0, out->n) == NULL)
         return 0;
     return error_param(e, ERR_INVALID, name, "%s: a text of 1 to %zu bytes is wanted", name, most);
@@ -120,11 +116,11 @@ static int ledger_op_transfer(struct cloud *c, const struct json *args, struct b
     struct transfer t = {.kind = STR("transfer"),
                          .at = clock_wall_ns(),
                          .phase = pending ? PHASE_PENDING : PHASE_SINGLE,
-                         .note = text_of(args, "note")};
+                         .note = args_text(args, "note")};
     int rc = name_transfer(id, args, e);
-    if (rc != 0 || (rc = ledger_find(&c->ledger, text_of(args, "debit"), &debit, e)) != 0 ||
-        (rc = ledger_find(&c->ledger, text_of(args, "credit"), &credit, e)) != 0 ||
-        (rc = money_parse(&t.value, text_of(args, "amount"), AMOUNT_DIGITS, e)) != 0 ||
+    if (rc != 0 || (rc = ledger_find(&c->ledger, args_text(args, "debit"), &debit, e)) != 0 ||
+        (rc = ledger_find(&c->ledger, args_text(args, "credit"), &credit, e)) != 0 ||
+        (rc = money_parse(&t.value, args_text(args, "amount"), AMOUNT_DIGITS, e)) != 0 ||
         (rc = read_expiry(&expires, json_get(args, "expires"), t.at, e)) != 0)
         return rc;
     if (t.value == 0)
@@ -175,11 +171,11 @@ static int end_pending(struct cloud *c, struct str about, enum transfer_phase ph
 }
 
 static int ledger_op_post(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    return end_pending(c, text_of(args, "transfer"), PHASE_POST, text_of(args, "amount"), out, e);
+    return end_pending(c, args_text(args, "transfer"), PHASE_POST, args_text(args, "amount"), out, e);
 }
 
 static int ledger_op_void(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    return end_pending(c, text_of(args, "transfer"), PHASE_VOID, STR(""), out, e);
+    return end_pending(c, args_text(args, "transfer"), PHASE_VOID, STR(""), out, e);
 }
 
 int ledger_expire(struct cloud *c, int64_t now, int64_t *next, struct error *e) {
@@ -198,7 +194,7 @@ int ledger_expire(struct cloud *c, int64_t now, int64_t *next, struct error *e) 
 static int ledger_op_reverse(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     char id[TRANSFER_ID_BYTES + 16];
     struct query *q;
-    struct str about = text_of(args, "transfer");
+    struct str about = args_text(args, "transfer");
     struct transfer t = {.kind = STR("reverse"), .at = clock_wall_ns(), .about = about};
     int rc = need_text(&t.note, args, "reason", NOTE_BYTES, e);
     if (rc != 0 ||
@@ -245,7 +241,7 @@ static void write_account(struct buf *out, const struct account *a) {
 /* A switch: absent leaves as it is. */
 static int read_switch(const struct json *args, const char *name, const char *const word[2], int64_t flag,
                        int64_t *flags, struct error *e) {
-    struct str text = text_of(args, name);
+    struct str text = args_text(args, name);
     if (text.n == 0)
         return 0;
     if (!str_is(text, word[0]) && !str_is(text, word[1]))
@@ -257,7 +253,7 @@ static int read_switch(const struct json *args, const char *name, const char *co
 /* Make an account, or change what it may do. */
 static int ledger_op_account(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     static const char *const overdraft[2] = {"yes", "no"}, *const closed[2] = {"no", "yes"};
-    struct str name, currency = text_of(args, "currency"), line = text_of(args, "line");
+    struct str name, currency = args_text(args, "currency"), line = args_text(args, "line");
     struct account a;
     char text[ACCOUNT_NAME_BYTES], money[4] = "";
     int rc = need_text(&name, args, "account", sizeof text - 1, e);
@@ -280,7 +276,7 @@ static int ledger_op_account(struct cloud *c, const struct json *args, struct bu
         (line.n > 0 && (rc = money_parse(&a.line, line, AMOUNT_DIGITS, e)) != 0))
         return rc;
     struct tenant *t = tenant_of(c, a.id);
-    if (t != NULL && (line.n > 0 || text_of(args, "overdraft").n > 0))
+    if (t != NULL && (line.n > 0 || args_text(args, "overdraft").n > 0))
         return error_param(e, ERR_INVALID, "account", "a tenant's credit line is set with unkai tenant set");
     if ((a.flags & ACCOUNT_NO_OVERDRAFT) && (money_wide)a.now.balance + a.line < a.now.pending_debit &&
         t == NULL)
@@ -397,8 +393,8 @@ static int write_transfers(struct query *q, struct buf *out, struct error *e) {
 /* The last ones, newest first; `before` a number pages on. */
 static int ledger_op_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct query *q;
-    struct str tenant = text_of(args, "tenant"), account = text_of(args, "account"),
-               from = text_of(args, "before");
+    struct str tenant = args_text(args, "tenant"), account = args_text(args, "account"),
+               from = args_text(args, "before");
     char name[ACCOUNT_NAME_BYTES];
     int64_t limit = json_as_int(json_get(args, "limit")), before = json_as_int(json_get(args, "before"));
     int rc = from.n > 0 ? money_parse(&before, from, 0, e) : 0;
@@ -427,7 +423,7 @@ static int ledger_op_list(struct cloud *c, const struct json *args, struct buf *
 static int ledger_op_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct query *q;
     size_t start = out->n;
-    struct str id = text_of(args, "transfer");
+    struct str id = args_text(args, "transfer");
     int rc =
         store_query(c->store, &q,
                     "SELECT x.seq, x.at, x.amount, x.phase, x.id, x.kind, x.about, x.note, d.name, k.name,"
@@ -463,7 +459,7 @@ static int parse_zone(int64_t *zone, struct str text, struct error *e) {
 }
 
 static int ledger_op_zone(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str text = text_of(args, "zone");
+    struct str text = args_text(args, "zone");
     struct query *q;
     int64_t zone;
     int rc = ledger_lock(&c->ledger, e);

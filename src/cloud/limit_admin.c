@@ -193,12 +193,10 @@ static int64_t number_of(const struct json *v) {
 }
 
 static int find_subject(struct cloud *c, const struct json *args, struct subject *s, struct error *e) {
-    struct str name = json_as_str(json_get(args, "tenant"));
     const struct json *key = json_get(args, "key");
-    *s = (struct subject){.tenant = memory_tenant(c, name)};
-    if (s->tenant == NULL)
-        return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                           (int)(name.n < 60 ? name.n : 60), name.p);
+    *s = (struct subject){0};
+    if (memory_need_tenant(c, json_as_str(json_get(args, "tenant")), "tenant", &s->tenant, e) != 0)
+        return ERR_NOT_FOUND;
     s->who = &s->tenant->limited;
     if (key == NULL)
         return 0;

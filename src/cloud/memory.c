@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void copy_text(char *to, size_t size, struct str from) {
+void memory_copy_text(char *to, size_t size, struct str from) {
     size_t n = from.n < size ? from.n : size - 1;
     memcpy(to, from.p, n);
     to[n] = 0;
@@ -20,6 +20,15 @@ struct tenant *memory_tenant(struct cloud *c, struct str name) {
     while (t != NULL && !str_is(name, t->name))
         t = t->next;
     return t;
+}
+
+int memory_need_tenant(struct cloud *c, struct str name, const char *argument, struct tenant **out,
+                       struct error *e) {
+    *out = memory_tenant(c, name);
+    return *out != NULL
+               ? 0
+               : error_param(e, ERR_NOT_FOUND, argument, "there is no tenant '%.*s'; see unkai tenant list",
+                             (int)(name.n < 60 ? name.n : 60), name.p);
 }
 
 static struct tenant **tenant_bucket(struct cloud *c, int64_t id) {
@@ -84,8 +93,8 @@ static int load_tenants(struct cloud *c, struct error *e) {
                            .closed = (query_column_int(q, 9) & ACCOUNT_CLOSED) != 0,
                            .created = query_column_int(q, 10),
                            .archived = query_column_int(q, 11)};
-        copy_text(t.name, sizeof t.name, query_column_text(q, 2));
-        copy_text(t.currency, sizeof t.currency, query_column_text(q, 3));
+        memory_copy_text(t.name, sizeof t.name, query_column_text(q, 2));
+        memory_copy_text(t.currency, sizeof t.currency, query_column_text(q, 3));
         rc = memory_add_tenant(c, &t, e);
     }
     return rc;

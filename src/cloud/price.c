@@ -109,10 +109,6 @@ int64_t price_find(struct cloud *c, struct str model, const char *currency, int6
     return p->version.id;
 }
 
-static void copy_text(char *to, size_t size, struct str from) {
-    snprintf(to, size, "%.*s", (int)from.n, from.p);
-}
-
 int price_load(struct cloud *c, struct error *e) {
     struct query *q;
     int rc = store_query(c->store, &q,
@@ -121,8 +117,8 @@ int price_load(struct cloud *c, struct error *e) {
         struct price_row p = {
             .version = {query_column_int(q, 0), query_column_int(q, 1), query_column_int(q, 2)},
             .tariff = {query_column_int(q, 5), query_column_int(q, 6), query_column_int(q, 7), RATE_ONE}};
-        copy_text(p.model, sizeof p.model, query_column_text(q, 3));
-        copy_text(p.currency, sizeof p.currency, query_column_text(q, 4));
+        memory_copy_text(p.model, sizeof p.model, query_column_text(q, 3));
+        memory_copy_text(p.currency, sizeof p.currency, query_column_text(q, 4));
         rc = add_price(c, &p, e);
     }
     if (rc == 0)
@@ -131,8 +127,8 @@ int price_load(struct cloud *c, struct error *e) {
         struct rate_row r = {
             .version = {query_column_int(q, 0), query_column_int(q, 1), query_column_int(q, 2)},
             .value = query_column_int(q, 5)};
-        copy_text(r.base, sizeof r.base, query_column_text(q, 3));
-        copy_text(r.quote, sizeof r.quote, query_column_text(q, 4));
+        memory_copy_text(r.base, sizeof r.base, query_column_text(q, 3));
+        memory_copy_text(r.quote, sizeof r.quote, query_column_text(q, 4));
         rc = add_rate(c, &r, e);
     }
     return rc;
@@ -152,12 +148,8 @@ void price_free(struct cloud *c) {
 
 /* ---- the operations ---- */
 
-static struct str text_of(const struct json *args, const char *name) {
-    return json_as_str(json_get(args, name));
-}
-
 static int read_currency(char out[4], const struct json *args, const char *name, struct error *e) {
-    struct str text = text_of(args, name);
+    struct str text = args_text(args, name);
     if (!money_currency(text))
         return error_param(e, ERR_INVALID, name, "a currency is three capital letters, like JPY");
     memcpy(out, text.p, 3);
@@ -167,7 +159,7 @@ static int read_currency(char out[4], const struct json *args, const char *name,
 
 /* From now on, or from the beginning of a later day. */
 static int read_since(struct cloud *c, const struct json *args, struct version *v, struct error *e) {
-    struct str text = text_of(args, "since");
+    struct str text = args_text(args, "since");
     char today[CALENDAR_DAY];
     v->created = v->since = clock_wall_ns();
     if (text.n == 0)
@@ -218,7 +210,7 @@ static int insert_price(struct cloud *c, struct price_row *p, struct str note, s
 }
 
 static int read_model(struct price_row *p, const struct json *args, struct error *e) {
-    struct str model = text_of(args, "model");
+    struct str model = args_text(args, "model");
     if (model.n == 0 || model.n >= MODEL_NAME_BYTES || memchr(model.p, 0, model.n) != NULL)
         return error_param(e, ERR_INVALID, "model", "a model's name is 1 to %d bytes", MODEL_NAME_BYTES - 1);
     memcpy(p->model, model.p, model.n);
@@ -243,16 +235,16 @@ static void write_price(struct buf *out, const struct price_row *p) {
 }
 
 static int price_set(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str cached = text_of(args, "cached");
+    struct str cached = args_text(args, "cached");
     struct price_row p = {0};
     int rc = read_model(&p, args, e);
     if (rc != 0 || (rc = read_currency(p.currency, args, "currency", e)) != 0 ||
         (rc = read_since(c, args, &p.version, e)) != 0 ||
-        (rc = money_parse(&p.tariff.input, text_of(args, "input"), PRICE_DIGITS - 6, e)) != 0 ||
-        (rc = money_parse(&p.tariff.output, text_of(args, "output"), PRICE_DIGITS - 6, e)) != 0 ||
-        (rc = money_parse(&p.tariff.cached, cached.n ? cached : text_of(args, "input"), PRICE_DIGITS - 6,
+        (rc = money_parse(&p.tariff.input, args_text(args, "input"), PRICE_DIGITS - 6, e)) != 0 ||
+        (rc = money_parse(&p.tariff.output, args_text(args, "output"), PRICE_DIGITS - 6, e)) != 0 ||
+        (rc = money_parse(&p.tariff.cached, cached.n ? cached : args_text(args, "input"), PRICE_DIGITS - 6,
                           e)) != 0 ||
-        (rc = insert_price(c, &p, text_of(args, "note"), e)) != 0)
+        (rc = insert_price(c, &p, args_text(args, "note"), e)) != 0)
         return rc;
     write_price(out, &p);
     return 0;
@@ -271,8 +263,8 @@ static int price_list(struct cloud *c, const struct json *args, struct buf *out,
         struct price_row p = {
             .version = {query_column_int(q, 0), query_column_int(q, 1), query_column_int(q, 2)},
             .tariff = {query_column_int(q, 5), query_column_int(q, 6), query_column_int(q, 7), RATE_ONE}};
-        copy_text(p.model, sizeof p.model, query_column_text(q, 3));
-        copy_text(p.currency, sizeof p.currency, query_column_text(q, 4));
+        memory_copy_text(p.model, sizeof p.model, query_column_text(q, 3));
+        memory_copy_text(p.currency, sizeof p.currency, query_column_text(q, 4));
         rc = 0;
         if (page.after != 0) { /* in this order, not by number */
             page.after = p.version.id == page.after ? 0 : page.after;
@@ -298,16 +290,16 @@ static int price_import(struct cloud *c, const struct json *args, struct buf *ou
         return rc;
     for (size_t i = 0; rc == 0 && i < json_count(list); i++) {
         const struct json *item = json_at(list, i);
-        struct str cached = text_of(item, "cached");
+        struct str cached = args_text(item, "cached");
         struct price_row p = like;
         if ((rc = read_model(&p, item, e)) != 0)
             return rc;
-        if (money_parse_number(&p.tariff.input, text_of(item, "input"), PRICE_DIGITS, e) != 0 ||
-            money_parse_number(&p.tariff.output, text_of(item, "output"), PRICE_DIGITS, e) != 0 ||
-            money_parse_number(&p.tariff.cached, cached.n ? cached : text_of(item, "input"), PRICE_DIGITS,
+        if (money_parse_number(&p.tariff.input, args_text(item, "input"), PRICE_DIGITS, e) != 0 ||
+            money_parse_number(&p.tariff.output, args_text(item, "output"), PRICE_DIGITS, e) != 0 ||
+            money_parse_number(&p.tariff.cached, cached.n ? cached : args_text(item, "input"), PRICE_DIGITS,
                                e) != 0)
             return error_prefix(e, "%.100s: ", p.model);
-        rc = insert_price(c, &p, text_of(args, "note"), e);
+        rc = insert_price(c, &p, args_text(args, "note"), e);
     }
     buf_printf(out, "{\"imported\":%zu}", json_count(list));
     return rc;
@@ -328,7 +320,7 @@ static int price_rate(struct cloud *c, const struct json *args, struct buf *out,
     int rc = read_currency(r.base, args, "base", e);
     if (rc != 0 || (rc = read_currency(r.quote, args, "quote", e)) != 0 ||
         (rc = read_since(c, args, &r.version, e)) != 0 ||
-        (rc = money_parse(&r.value, text_of(args, "rate"), RATE_DIGITS, e)) != 0)
+        (rc = money_parse(&r.value, args_text(args, "rate"), RATE_DIGITS, e)) != 0)
         return rc;
     if (r.value == 0 || strcmp(r.base, r.quote) == 0)
         return error_param(e, ERR_INVALID, "rate", "a rate is above zero, between two currencies");

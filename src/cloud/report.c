@@ -122,11 +122,9 @@ int report_usage(struct cloud *c, const struct json *args, struct buf *out, stru
     if (rc != 0)
         return rc;
     if (name.n > 0) {
-        const struct tenant *t = memory_tenant(c, name);
-        if (t == NULL)
-            return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                               (int)(name.n < 60 ? name.n : 60), name.p);
-        return tenant_usage(c, t, &u, out, e);
+        struct tenant *t;
+        rc = memory_need_tenant(c, name, "tenant", &t, e);
+        return rc != 0 ? rc : tenant_usage(c, t, &u, out, e);
     }
     buf_byte(out, '[');
     for (const struct tenant *t = c->tenants; rc == 0 && t != NULL; t = t->next) {

@@ -145,13 +145,11 @@ static int read_kinds(const struct json *v, struct buf *array, struct error *e) 
 }
 
 static int find_tenant(struct cloud *c, const struct json *args, int64_t *id, struct error *e) {
-    struct str name = json_as_str(json_get(args, "tenant"));
-    const struct tenant *t = memory_tenant(c, name);
+    const struct json *name = json_get(args, "tenant");
+    struct tenant *t = NULL;
+    int rc = name != NULL ? memory_need_tenant(c, json_as_str(name), "tenant", &t, e) : 0;
     *id = t != NULL ? t->id : 0;
-    return t != NULL || json_get(args, "tenant") == NULL
-               ? 0
-               : error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                             (int)(name.n < 60 ? name.n : 60), name.p);
+    return rc;
 }
 
 static int insert_webhook(struct cloud *c, int64_t tenant, struct str url, struct str events,

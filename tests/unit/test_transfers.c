@@ -15,53 +15,7 @@
 
 #include <cmocka.h>
 
-#include "books_place.h"
-
-static char folder[64];
-
-static int fresh_folder(void **state) {
-    return books_place(folder, sizeof folder);
-}
-
-static int remove_folder(void **state) {
-    return books_place_remove(folder);
-}
-
-/* Requests are written with ' for ", as long as nothing else needs one. */
-static int ask(const char *request, struct buf *answer, struct error *e) {
-    char text[1000];
-    size_t n = 0;
-    for (; request[n] != 0 && n < sizeof text - 1; n++)
-        text[n] = request[n] == '\'' ? '"' : request[n];
-    text[n] = 0;
-    buf_clear(answer);
-    return control_call(folder, str_from(text), answer, e);
-}
-
-static void must(const char *request) {
-    struct buf answer = {0};
-    struct error e = {0};
-    if (ask(request, &answer, &e) != 0)
-        fail_msg("%s: %s", request, e.text);
-    buf_free(&answer);
-}
-
-static void refuse(const char *request, enum err code, const char *says) {
-    struct buf answer = {0};
-    struct error e = {0};
-    int rc = ask(request, &answer, &e);
-    if (rc != (int)code || strstr(e.text, says) == NULL)
-        fail_msg("%s: %d %s %s", request, rc, e.text, answer.n ? answer.p : "");
-    buf_free(&answer);
-}
-
-static void expect(const char *request, const char *says) {
-    struct buf answer = {0};
-    struct error e = {0};
-    if (ask(request, &answer, &e) != 0 || strstr(answer.p, says) == NULL)
-        fail_msg("%s: %s %s", request, e.text, answer.n ? answer.p : "");
-    buf_free(&answer);
-}
+#include "books_ask.h"
 
 static void sound(void) {
     expect("{'op':'ledger.verify'}", "\"wrong\":[]");

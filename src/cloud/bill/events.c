@@ -85,12 +85,11 @@ int events_write(struct store *s, int64_t tenant, int64_t after, int64_t most, s
 /* {"after", "tenant", "rows"}: {"text": lines, "rows", "after": what the next call is given; the same: there is nothing new}. */
 static int export_events(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str name = json_as_str(json_get(args, "tenant"));
-    const struct tenant *t = name.n > 0 ? memory_tenant(c, name) : NULL;
+    struct tenant *t = NULL;
     int64_t after = json_as_int(json_get(args, "after")), last, n;
     struct buf text = {0};
-    if (name.n > 0 && t == NULL)
-        return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                           (int)(name.n < 60 ? name.n : 60), name.p);
+    if (name.n > 0 && memory_need_tenant(c, name, "tenant", &t, e) != 0)
+        return ERR_NOT_FOUND;
     if (after < 0 || after > INT64_MAX / 2)
         return error_param(e, ERR_INVALID, "after", "a transfer's number is not negative");
     int rc = events_write(c->store, t != NULL ? t->id : 0, after, bill_page(args), &text, &last, &n, e);

@@ -387,15 +387,14 @@ static int read_issuer(struct export *x, struct error *e) {
 static int export_focus(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str tenant = json_as_str(json_get(args, "tenant"));
     const struct json *after = json_get(args, "after");
-    const struct tenant *only = tenant.n > 0 ? memory_tenant(c, tenant) : NULL;
+    struct tenant *only = NULL;
     struct buf text = {0};
     struct export x = {
         .cloud = c, .out = &text, .version = focus_version(json_as_str(json_get(args, "version")))};
     if (x.version == NULL)
         return error_param(e, ERR_UNSUPPORTED, "version", "there are no columns for this version of FOCUS");
-    if (tenant.n > 0 && only == NULL)
-        return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                           (int)(tenant.n < 60 ? tenant.n : 60), tenant.p);
+    if (tenant.n > 0 && memory_need_tenant(c, tenant, "tenant", &only, e) != 0)
+        return ERR_NOT_FOUND;
     x.only = only != NULL ? only->id : 0;
     x.most = bill_page(args);
     int rc = period_find(c->store, json_as_str(json_get(args, "month")), &x.period, e);

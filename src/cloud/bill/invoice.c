@@ -276,14 +276,6 @@ static int has_lines(struct cloud *c, const struct making *m, const struct tenan
     return rc < 0 ? rc : d.sums.lines > 0 || d.sums.total != 0;
 }
 
-static int need_tenant(struct cloud *c, struct str name, const struct tenant **out, struct error *e) {
-    *out = memory_tenant(c, name);
-    return *out != NULL
-               ? 0
-               : error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                             (int)(name.n < 60 ? name.n : 60), name.p);
-}
-
 /* The month that was asked for, or the newest one that is closed. */
 static int closed_period(struct cloud *c, struct str month, struct period *p, struct error *e) {
     struct query *q;
@@ -345,10 +337,11 @@ static int list_tenants(struct cloud *c, const struct tenant *only, const struct
 static int invoice_create(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str name = json_as_str(json_get(args, "tenant"));
     struct making m = {0};
-    const struct tenant *only = NULL, **list = NULL;
+    const struct tenant **list = NULL;
+    struct tenant *only = NULL;
     const char *between = "[";
     size_t n = 0;
-    int rc = name.n > 0 ? need_tenant(c, name, &only, e) : 0;
+    int rc = name.n > 0 ? memory_need_tenant(c, name, "tenant", &only, e) : 0;
     if (rc != 0 || (rc = closed_period(c, json_as_str(json_get(args, "month")), &m.period, e)) != 0)
         return rc;
     if ((rc = begin_making(c, &m, e)) == 0)
@@ -370,10 +363,10 @@ static int invoice_create(struct cloud *c, const struct json *args, struct buf *
 static int invoice_draft(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct making m = {0};
     struct document d = {0};
-    const struct tenant *t;
+    struct tenant *t;
     char month[CALENDAR_MONTH];
     struct str asked = json_as_str(json_get(args, "month"));
-    int rc = need_tenant(c, json_as_str(json_get(args, "tenant")), &t, e);
+    int rc = memory_need_tenant(c, json_as_str(json_get(args, "tenant")), "tenant", &t, e);
     if (rc == 0)
         rc = begin_making(c, &m, e);
     if (rc == 0 && asked.n == 0) { /* the running month */
@@ -456,10 +449,10 @@ out:
 
 static int invoice_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str name = json_as_str(json_get(args, "tenant"));
-    const struct tenant *t = NULL;
+    struct tenant *t = NULL;
     struct query *q;
     const char *between = "[";
-    int rc = name.n > 0 ? need_tenant(c, name, &t, e) : 0;
+    int rc = name.n > 0 ? memory_need_tenant(c, name, "tenant", &t, e) : 0;
     if (rc != 0 ||
         (rc = store_query(
              c->store, &q,

@@ -128,12 +128,10 @@ static int keep(struct cloud *c, int64_t party, const struct json *profile, size
 }
 
 static int party_tenant(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str name = json_as_str(json_get(args, "tenant"));
-    const struct tenant *t = memory_tenant(c, name);
+    struct tenant *t;
     const struct json *profile = json_get(args, "profile");
-    if (t == NULL)
-        return error_param(e, ERR_NOT_FOUND, "tenant", "there is no tenant '%.*s'; see unkai tenant list",
-                           (int)(name.n < 60 ? name.n : 60), name.p);
+    if (memory_need_tenant(c, json_as_str(json_get(args, "tenant")), "tenant", &t, e) != 0)
+        return ERR_NOT_FOUND;
     if (profile != NULL && check_profile(profile, false, e) != 0)
         return ERR_INVALID;
     return keep(c, t->id, profile, PROFILE_BYTES, out, e);
