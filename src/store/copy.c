@@ -167,6 +167,7 @@ int store_copy(struct store *from, struct store *to, const struct progress *prog
                struct error *e) {
     struct copying c = {.from = from, .to = to, .progress = progress};
     struct tables *t;
+    from->patient = to->patient = true; /* they are of nobody who waits */
     int rc = list_tables(&t, e);
     if (rc == 0)
         rc = copy_all(&c, t, e);
@@ -183,6 +184,7 @@ int store_copy(struct store *from, struct store *to, const struct progress *prog
 int store_is_empty(struct store *s, bool *empty, struct error *e) {
     struct tables *t;
     int64_t n = 0, in_all = 0;
+    s->patient = true;
     int rc = list_tables(&t, e);
     for (int i = 0; rc == 0 && i < t->n; i++)
         if (strcmp(t->table[i].name, "book") != 0 && strcmp(t->table[i].name, "period") != 0 &&

@@ -31,6 +31,7 @@ enum { STORE_PARAMETERS = 24, STORE_BUCKETS = 256 };
 struct store {
     const struct driver *driver;
     bool read;                            /* the last transaction has changed nothing */
+    bool patient;                         /* waits for its server as long as it takes */
     struct query *queries[STORE_BUCKETS]; /* by the address of their text */
 };
 

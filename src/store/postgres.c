@@ -8,8 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
-enum { SEND_EVERY = 64, INT_OID = 20, TEXT_OID = 25, BYTES_OID = 17 };
+enum { SEND_EVERY = 64, LOOKS = 100, LOOK_MS = 100, INT_OID = 20, TEXT_OID = 25, BYTES_OID = 17 };
 
 struct value {
     Oid type; /* 0: not bound */
@@ -52,16 +53,24 @@ static int failed(const struct postgres *s, struct error *e) {
     return s->rc;
 }
 
-/* The next result, after sending what is still to be sent; NULL: a statement's results end. */
-static PGresult *next_result(struct postgres *s) {
+/* In pieces: when we were stopped ourselves, that is no time that we have waited. */
+static bool wait_for_server(struct postgres *s, bool to_send) {
+    struct pollfd p = {.fd = PQsocket(s->db), .events = (short)(POLLIN | (to_send ? POLLOUT : 0))};
+    for (int i = 0; i < LOOKS || s->base.patient; i++) {
+        int n = poll(&p, 1, LOOK_MS);
+        if (n < 0 && errno != EINTR)
+            return false;
+        if (n > 0)
+            return (p.revents & (POLLIN | POLLERR | POLLHUP)) == 0 || PQconsumeInput(s->db) != 0;
+    }
+    shutdown(p.fd, SHUT_RDWR); /* for libpq it is gone then */
+    return PQconsumeInput(s->db) != 0;
+}
+
+PGresult *postgres_result(struct postgres *s) {
     for (;;) {
         int left = PQflush(s->db);
-        if (left < 0 || !PQisBusy(s->db))
-            return PQgetResult(s->db);
-        struct pollfd p = {.fd = PQsocket(s->db), .events = (short)(POLLIN | (left > 0 ? POLLOUT : 0))};
-        if (poll(&p, 1, -1) < 0 && errno != EINTR)
-            return PQgetResult(s->db);
-        if ((p.revents & (POLLIN | POLLERR | POLLHUP)) != 0 && PQconsumeInput(s->db) == 0)
+        if (left < 0 || !PQisBusy(s->db) || !wait_for_server(s, left > 0))
             return PQgetResult(s->db);
     }
 }
@@ -79,7 +88,7 @@ static bool gone(struct postgres *s) {
 static void skip_statement(struct postgres *s) {
     PGresult *r;
     s->pending--;
-    while ((r = next_result(s)) != NULL) {
+    while ((r = postgres_result(s)) != NULL) {
         ExecStatusType status = PQresultStatus(r);
         if (status == PGRES_FATAL_ERROR)
             note(s, r);
@@ -102,7 +111,7 @@ static void read_pending(struct postgres *s, int keep) {
 static void read_sync(struct postgres *s) {
     if (gone(s))
         return;
-    PGresult *r = next_result(s);
+    PGresult *r = postgres_result(s);
     if (r != NULL && PQresultStatus(r) != PGRES_PIPELINE_SYNC)
         note(s, r);
     PQclear(r);
@@ -139,7 +148,7 @@ static void end_reading(struct postgres *s) {
 /* The next piece from the connection, NULL when there is none. */
 static PGresult *receive_rows(struct postgres *s) {
     PGresult *r;
-    while ((r = next_result(s)) != NULL) {
+    while ((r = postgres_result(s)) != NULL) {
         ExecStatusType status = PQresultStatus(r);
         if (status == PGRES_SINGLE_TUPLE || (status == PGRES_TUPLES_OK && PQntuples(r) > 0))
             return r;
@@ -212,7 +221,7 @@ static void reset(struct query *base) {
         q->value[i].type = 0;
 }
 
-static void bind(struct query *base, int parameter, Oid type, const void *p, size_t n) {
+static void bind_value(struct query *base, int parameter, Oid type, const void *p, size_t n) {
     struct postgres_query *q = query_of(base);
     struct value *v = &q->value[parameter - 1];
     v->type = type;
@@ -223,15 +232,15 @@ static void bind(struct query *base, int parameter, Oid type, const void *p, siz
 
 static void bind_int(struct query *q, int parameter, int64_t value) {
     uint64_t big = htobe64((uint64_t)value);
-    bind(q, parameter, INT_OID, &big, sizeof big);
+    bind_value(q, parameter, INT_OID, &big, sizeof big);
 }
 
 static void bind_text(struct query *q, int parameter, struct str value) {
-    bind(q, parameter, TEXT_OID, value.p, value.n);
+    bind_value(q, parameter, TEXT_OID, value.p, value.n);
 }
 
 static void bind_blob(struct query *q, int parameter, struct str value) {
-    bind(q, parameter, BYTES_OID, value.p, value.n);
+    bind_value(q, parameter, BYTES_OID, value.p, value.n);
 }
 
 /* Types are said with the first use; a statement's parameters always have the same ones. */
@@ -475,7 +484,9 @@ int postgres_open(struct store **out, const char *url, bool alone, struct error 
     }
     s->base.driver = &driver;
     s->alone = alone;
+    s->base.patient = true; /* a migration may take long */
     int rc = postgres_connect(s, e);
+    s->base.patient = !alone;
     if (rc != 0) {
         store_close(&s->base);
         return rc;

@@ -15,6 +15,7 @@ struct postgres {
     int64_t changed;     /* rows, by the last statement whose results were read */
     char committing[24]; /* the transaction whose commit was sent and not answered, or "" */
     PGconn *next;        /* a connection that is being made in place of one that broke */
+    int64_t next_until;  /* when that is given up */
     bool alone;          /* nobody else may have the books open */
     bool writing;        /* in a transaction */
     int rc;              /* the first error of what was sent since store_begin */
@@ -26,6 +27,8 @@ struct postgres {
 int postgres_connect(struct postgres *s, struct error *e);
 /* The same in place of a connection that broke, without waiting: 1: under way. */
 int postgres_reconnect(struct postgres *s, bool *committed, struct error *e);
+/* The next result, after sending what is still to be sent; NULL: a statement's results end. A server from which nothing comes for 10 seconds is left, unless the store is patient. */
+PGresult *postgres_result(struct postgres *s);
 /* What a result that is an error says (NULL: the connection's own state). */
 int postgres_fail(struct postgres *s, const PGresult *r, struct error *e);
 

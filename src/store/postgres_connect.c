@@ -3,11 +3,16 @@
 #include "store/postgres.h"
 #include "store/schema.h"
 
+#include "base/clock.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* For a connection in place of one that broke; the first one has option_names' time. */
+#define CONNECT_NS INT64_C(5000000000)
 
 /* ---- errors ---- */
 
@@ -62,15 +67,18 @@ static int check_url(const char *url, struct error *e) {
     return 0;
 }
 
-static bool is_setting(PGconn *db, const char *show, const char *value) {
-    PGresult *r = PQexec(db, show);
-    bool is = PQresultStatus(r) == PGRES_TUPLES_OK && strcmp(PQgetvalue(r, 0, 0), value) == 0;
-    PQclear(r);
-    return is;
+/* What was sent comes to, with the limit that all waiting has; NULL: nothing was sent. */
+static PGresult *last_result(struct postgres *s, int sent) {
+    PGresult *last = NULL, *r;
+    while (sent == 1 && (r = postgres_result(s)) != NULL) {
+        PQclear(last);
+        last = r;
+    }
+    return last;
 }
 
 static int run_now(struct postgres *s, const char *sql, struct error *e) {
-    PGresult *r = PQexec(s->db, sql);
+    PGresult *r = last_result(s, PQsendQuery(s->db, sql));
     int rc = PQresultStatus(r) == PGRES_COMMAND_OK || PQresultStatus(r) == PGRES_TUPLES_OK
                  ? 0
                  : postgres_fail(s, r, e);
@@ -78,19 +86,31 @@ static int run_now(struct postgres *s, const char *sql, struct error *e) {
     return rc;
 }
 
+/* 1: what it shows is that value; 0: it is not. */
+static int is_setting(struct postgres *s, const char *show, const char *value, struct error *e) {
+    PGresult *r = last_result(s, PQsendQuery(s->db, show));
+    int rc = PQresultStatus(r) == PGRES_TUPLES_OK ? strcmp(PQgetvalue(r, 0, 0), value) == 0
+                                                  : postgres_fail(s, r, e);
+    PQclear(r);
+    return rc;
+}
+
 static int check_server(struct postgres *s, struct error *e) {
+    int rc;
     if (PQserverVersion(s->db) < 140000)
         return error_set(e, ERR_UNSUPPORTED, "the books want PostgreSQL 14 or newer");
     if (strcmp(PQparameterStatus(s->db, "server_encoding"), "UTF8") != 0)
         return error_set(e, ERR_UNSUPPORTED, "the books want a database in the encoding UTF8");
-    if (!is_setting(s->db, "SHOW fsync", "on"))
-        return error_set(e, ERR_UNSUPPORTED,
-                         "the database's server runs with fsync off: it would lose what it has committed");
-    return is_setting(s->db, "SHOW synchronous_commit", "off") ? run_now(s, "SET synchronous_commit = on", e)
-                                                               : 0;
+    if ((rc = is_setting(s, "SHOW fsync", "on", e)) <= 0)
+        return rc < 0 ? rc
+                      : error_set(e, ERR_UNSUPPORTED,
+                                  "the database's server runs with fsync off: it would lose what it has "
+                                  "committed");
+    rc = is_setting(s, "SHOW synchronous_commit", "off", e);
+    return rc > 0 ? run_now(s, "SET synchronous_commit = on", e) : rc;
 }
 
-/* A server that is gone without a word is noticed in about 20 seconds on either side; it then lets go of our locks. */
+/* A client that is gone without a word is noticed in about 20 seconds; the server then lets go of our locks. */
 static const char session[] =
     "SET client_min_messages = warning; SET bytea_output = hex; SET standard_conforming_strings = on;"
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3;"
@@ -134,7 +154,7 @@ void postgres_translate(struct buf *out, const char *p) {
 }
 
 static int version_of(struct postgres *s, int64_t *version, struct error *e) {
-    PGresult *r = PQexec(s->db, "SELECT version FROM books_version");
+    PGresult *r = last_result(s, PQsendQuery(s->db, "SELECT version FROM books_version"));
     int rc = PQresultStatus(r) == PGRES_TUPLES_OK ? 0 : postgres_fail(s, r, e);
     *version = rc == 0 && PQntuples(r) == 1 ? strtoll(PQgetvalue(r, 0, 0), NULL, 10) : -1;
     PQclear(r);
@@ -189,14 +209,15 @@ static int set_up(struct postgres *s, struct error *e) {
 
 /* The lock of the session, which ends with it: a server that was killed has it for a moment still. */
 static int be_alone(struct postgres *s, int tries, struct error *e) {
-    for (int i = 0; i < tries && s->alone; i++) {
+    int rc = s->alone ? 0 : 1;
+    for (int i = 0; i < tries && rc == 0; i++) {
         if (i > 0)
             usleep(100000);
-        if (is_setting(s->db, "SELECT pg_try_advisory_lock(1970169698, hashtext(current_schema()::text))",
-                       "t"))
-            return 0;
+        rc = is_setting(s, "SELECT pg_try_advisory_lock(1970169698, hashtext(current_schema()::text))", "t",
+                        e);
     }
-    return s->alone ? error_set(e, ERR_CONFLICT, "another unkai has the books of this database open") : 0;
+    return rc == 0 ? error_set(e, ERR_CONFLICT, "another unkai has the books of this database open")
+                   : (rc < 0 ? rc : 0);
 }
 
 static int start_pipeline(struct postgres *s, struct error *e) {
@@ -221,16 +242,20 @@ int postgres_connect(struct postgres *s, struct error *e) {
 
 /* ---- again ---- */
 
-/* What has become of the transaction whose commit was not answered. While its old connection lives that is not decided. */
+/* What has become of the transaction whose commit was not answered. While its old connection lives that is not decided. A server that crashed may not know its number: then
+ * nothing of it was durable. */
 static int ask_outcome(struct postgres *s, bool *committed, struct error *e) {
     const char *const value[] = {s->committing};
     *committed = false;
     if (s->committing[0] == 0)
         return 0;
-    PGresult *r = PQexecParams(s->db, "SELECT coalesce(pg_xact_status($1::text::xid8), 'unknown')", 1, NULL,
-                               value, NULL, NULL, 0);
-    int rc = PQresultStatus(r) == PGRES_TUPLES_OK ? 0 : postgres_fail(s, r, e);
-    const char *outcome = rc == 0 ? PQgetvalue(r, 0, 0) : "";
+    PGresult *r =
+        last_result(s, PQsendQueryParams(s->db, "SELECT coalesce(pg_xact_status($1::text::xid8), 'unknown')",
+                                         1, NULL, value, NULL, NULL, 0));
+    const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
+    bool future = state != NULL && strcmp(state, "22023") == 0;
+    int rc = PQresultStatus(r) == PGRES_TUPLES_OK || future ? 0 : postgres_fail(s, r, e);
+    const char *outcome = rc != 0 ? "" : future ? "aborted" : PQgetvalue(r, 0, 0);
     *committed = strcmp(outcome, "committed") == 0;
     if (rc == 0 && strcmp(outcome, "in progress") == 0)
         rc = error_set(e, ERR_UNAVAILABLE, "the books' database is not done with the last transaction");
@@ -256,17 +281,15 @@ int postgres_reconnect(struct postgres *s, bool *committed, struct error *e) {
     const char *const value[] = {s->url, "unkai", "UTF8", "5", "10", "3", "3", "20000", NULL};
     if (s->next == NULL) {
         s->next = PQconnectStartParams(option_names, value, 1);
+        s->next_until = clock_mono_ns() + CONNECT_NS;
         return s->next != NULL ? 1 : error_set(e, ERR_UNAVAILABLE, "no memory for a connection");
     }
-    switch (PQconnectPoll(s->next)) {
-    case PGRES_POLLING_OK:
+    PostgresPollingStatusType at = PQconnectPoll(s->next);
+    if (at == PGRES_POLLING_OK)
         return take_over(s, committed, e);
-    case PGRES_POLLING_FAILED:
-        error_write(e, ERR_UNAVAILABLE, "", "the books' database does not answer");
-        PQfinish(s->next);
-        s->next = NULL;
-        return ERR_UNAVAILABLE;
-    default:
+    if (at != PGRES_POLLING_FAILED && clock_mono_ns() < s->next_until)
         return 1;
-    }
+    PQfinish(s->next);
+    s->next = NULL;
+    return error_set(e, ERR_UNAVAILABLE, "the books' database does not answer");
 }

@@ -3,12 +3,16 @@
 
 #include "store/postgres.h"
 
+#include "base/clock.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -192,6 +196,71 @@ static void test_one_hand(void **state) {
     assert_int_equal(store_open(&s, url, &e), 0);
 }
 
+static int reconnect(bool *committed) {
+    int rc;
+    while ((rc = store_reconnect(s, committed, &e)) == 1)
+        usleep(1000);
+    return rc;
+}
+
+/* A server that crashed has lost the number of a transaction that was never durable: it was not committed, and that is no error. */
+static void test_number_of_the_future(void **state) {
+    struct postgres *p = (struct postgres *)(void *)s;
+    bool committed = true;
+    if (getenv("UNKAI_DB") == NULL)
+        return;
+    snprintf(p->committing, sizeof p->committing, "999999999");
+    for (int i = 0; i < 100 && reconnect(&committed) == ERR_UNAVAILABLE; i++)
+        usleep(10000); /* our old connection has the books still */
+    assert_false(committed);
+    assert_int_equal(add_node("a", 1), 0);
+    assert_int_equal(count_nodes(), 1);
+}
+
+/* A connection that breaks while it is made says nothing of the server's settings. */
+static void test_broken_again(void **state) {
+    struct postgres *p = (struct postgres *)(void *)s;
+    const char *url = getenv("UNKAI_DB");
+    bool committed;
+    if (url == NULL)
+        return;
+    for (int i = 0; i < 40; i++) {
+        PGconn *killer = PQconnectdb(url);
+        pid_t child = fork();
+        if (child == 0) {
+            usleep((useconds_t)(200 * i));
+            PQclear(PQexec(killer, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                                   " WHERE application_name = 'unkai' AND datname = current_database()"));
+            _exit(0);
+        }
+        int rc = reconnect(&committed);
+        if (rc != 0 && rc != ERR_UNAVAILABLE)
+            fail_msg("%d: %s", rc, e.text);
+        waitpid(child, NULL, 0);
+        PQfinish(killer);
+    }
+    for (int i = 0; i < 100 && reconnect(&committed) == ERR_UNAVAILABLE; i++)
+        usleep(10000);
+    assert_non_null(p->db);
+    assert_int_equal(add_node("a", 1), 0);
+}
+
+/* A server that takes what is sent and never answers is left after a while. */
+static void test_silence(void **state) {
+    struct postgres *p = (struct postgres *)(void *)s;
+    PGresult *r;
+    if (getenv("UNKAI_DB") == NULL)
+        return;
+    assert_int_equal(PQexitPipelineMode(p->db), 1);
+    assert_int_equal(PQsendQuery(p->db, "SELECT pg_sleep(60)"), 1);
+    int64_t start = clock_mono_ns();
+    while ((r = postgres_result(p)) != NULL)
+        PQclear(r);
+    int64_t seconds = (clock_mono_ns() - start) / 1000000000;
+    assert_true(seconds >= 9 && seconds < 50);
+    assert_int_equal(PQstatus(p->db), CONNECTION_BAD);
+}
+
 static void test_translation(void **state) {
     static const char *const table[][2] = {
         {"CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL) STRICT;",
@@ -244,6 +313,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_left, open_store, close_store),
         cmocka_unit_test_setup_teardown(test_again, open_store, close_store),
         cmocka_unit_test_setup_teardown(test_one_hand, open_store, close_store),
+        cmocka_unit_test_setup_teardown(test_number_of_the_future, open_store, close_store),
+        cmocka_unit_test_setup_teardown(test_broken_again, open_store, close_store),
+        cmocka_unit_test_setup_teardown(test_silence, open_store, close_store),
         cmocka_unit_test(test_translation),
         cmocka_unit_test(test_no_password_is_shown),
     };
