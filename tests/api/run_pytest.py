@@ -14,7 +14,7 @@ def main():
         print(f"skipped: {python} has no openai and pytest; ./run test installs them")
         return SKIPPED
     here = os.path.dirname(os.path.abspath(__file__))
-    env = {**os.environ, "UNKAI_PROGRAM": sys.argv[1], "PYTHONPATH": os.pathsep.join([here, os.path.dirname(sys.argv[2])]), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, "UNKAI_PROGRAM": sys.argv[1], "PYTHONPATH": os.pathsep.join([here, os.path.dirname(here), os.path.dirname(sys.argv[2])]), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", sys.argv[2]], env=env)
     return done.returncode
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from server import SMOL
@@ -20,6 +21,7 @@ STUB = os.environ["UNKAI_STUB_SERVER"]
 CLOCK = os.environ["UNKAI_CLOCK_SHIM"]
 UNKAI = os.environ["UNKAI_PROGRAM"]
 TOKEN_BYTES = 9
+STREAMS, UNBILLED = 32, 32  # of a stream, sent and not billed
 
 
 def how_many(name, short, long):
@@ -148,3 +150,62 @@ def tokens_of(body):
         if event.startswith(b"data: {"):
             tokens += sum(len(c["text"]) for c in json.loads(event[6:]).get("choices", [])) // TOKEN_BYTES
     return tokens, whole
+
+
+def all_at_once(work, items):
+    threads = [threading.Thread(target=work, args=(i,)) for i in items]
+    for t in threads:
+        t.start()
+    return threads
+
+
+class Round:
+    """32 streams of 32 tenants, half of them under keys; something happens to them, and what the books say of each afterwards. streams: tokens of each, and how many a second."""
+
+    def __init__(self, server, number, streams):
+        self.server, self.before = server, [server.usage(f"t{i}")[1] for i in range(STREAMS)]
+        self.keys = [f"{number}-{i}" if i % 2 else None for i in range(STREAMS)]
+        self.bodies = [{"stream": True, "max_tokens": tokens, "seed": speed} for tokens, speed in streams]
+        self.first, self.again = [None] * STREAMS, [None] * STREAMS
+
+    def send(self, to, i):
+        to[i] = self.server.exchange(self.server.request(self.bodies[i], self.server.keys[i], self.keys[i]))
+
+    def run(self):
+        threads = all_at_once(lambda i: self.send(self.first, i), range(STREAMS))
+        self.disturb()
+        for t in threads:
+            t.join()
+        self.after()
+
+    def compare(self):
+        """Billed is what was sent, and at most 32 tokens less."""
+        self.billed = []
+        for i in range(STREAMS):
+            received = tokens_of(self.first[i][2])[0]
+            _, tokens, held = self.server.usage(f"t{i}")
+            billed = tokens - self.before[i]
+            assert held == 0 and billed <= received, (i, billed, received)
+            assert received - billed <= UNBILLED, (i, billed, received)
+            self.billed.append(billed)
+
+    def ask_again(self, seen):
+        keyed = [i for i in range(STREAMS) if self.keys[i]]
+        for t in all_at_once(lambda i: self.send(self.again, i), keyed):
+            t.join()
+        self.server.settled()
+        for i in keyed:
+            status, head, body = self.again[i]
+            charged = self.server.usage(f"t{i}")[1] - self.before[i]
+            tokens, whole = tokens_of(body)
+            if status == 409:  # it was charged for what it had, once and for all
+                seen["spent"] += 1
+                assert self.billed[i] > 0 and charged == self.billed[i], (i, charged, self.billed[i])
+            elif "idempotent-replayed: true" in head:
+                seen["replayed"] += 1
+                assert status == 200 and body == self.first[i][2] and whole
+                assert charged == self.billed[i] == tokens == self.bodies[i]["max_tokens"]
+            else:
+                seen["anew"] += 1
+                assert status == 200 and whole and self.billed[i] == 0, (i, status, self.billed[i])
+                assert charged == tokens == self.bodies[i]["max_tokens"]
