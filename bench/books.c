@@ -74,7 +74,7 @@ static int admit(struct cloud *c, struct stream *s, struct error *e) {
     snprintf(a.request_id, sizeof a.request_id, "chatcmpl-%016llx%08x", (unsigned long long)clock_wall_ns(),
              (unsigned)began);
     began++;
-    s->step = 0;
+    s->step = -1;
     return cloud_admit(c, &a, &s->hold, e);
 }
 
@@ -87,7 +87,7 @@ static void settle(struct stream *s) {
                               .first_token_ns = 10000000,
                               .total_ns = 100000000,
                               .outcome = OUTCOME_DONE};
-    cloud_settle(s->hold, &done, NULL);
+    cloud_settle(s->hold, &done);
     s->hold = NULL;
 }
 
@@ -98,7 +98,7 @@ static void wait_for_writer(struct cloud *c) {
         usleep(100);
 }
 
-/* Each visit takes a stream one step on: admitted, sent, settled. */
+/* Each visit takes a stream one step on: asked for, admitted, sent, settled. */
 static int run(struct cloud *c, const struct bench *b, int64_t requests, struct error *e) {
     struct stream *stream = calloc(b->streams, sizeof *stream);
     int64_t settled = 0, end = began + requests;
@@ -107,8 +107,15 @@ static int run(struct cloud *c, const struct bench *b, int64_t requests, struct 
         struct stream *s = &stream[i];
         if (i % 64 == 0)
             wait_for_writer(c);
-        if (s->hold == NULL) {
-            if (began < end && (rc = admit(c, s, e)) == 0 && b->at_once) {
+        if (s->hold == NULL && began < end)
+            rc = admit(c, s, e);
+        if (rc != 0 || s->hold == NULL)
+            continue;
+        if (s->step == -1) {
+            int asked = cloud_granted(&s->hold, NULL, NULL, e);
+            rc = asked < 0 ? asked : 0;
+            s->step = asked == 0 ? 0 : -1;
+            if (asked == 0 && b->at_once) {
                 cloud_sent(s->hold, SENT, 50);
                 settle(s);
                 settled++;

@@ -28,6 +28,7 @@ const struct command cli_commands[] = {
     {"close", "end a month, and sign what it came to", cmd_close},
     {"invoice", "invoices, their parties and tax rules", cmd_invoice},
     {"db", "where the books are, copies of them", cmd_db},
+    {"node", "the nodes that share the books", cmd_node},
     {"export", "usage and cost for other programs", cmd_export},
     {"bench", "how fast a model runs here, beside the limits of the machine", cmd_bench},
     {"template", "render a chat template and show who wrote what", cmd_template},

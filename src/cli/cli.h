@@ -68,6 +68,7 @@ int cmd_export(int argc, char **argv);
 int cmd_invoice(int argc, char **argv);
 int cmd_db(int argc, char **argv);
 int cmd_key(int argc, char **argv);
+int cmd_node(int argc, char **argv);
 int cmd_ledger(int argc, char **argv);
 int cmd_limit(int argc, char **argv);
 int cmd_models(int argc, char **argv);

@@ -329,7 +329,7 @@ static int admin_key_create(struct cloud *c, const struct json *args, struct buf
     k->next = c->access->keys;
     c->access->keys = k;
     pthread_mutex_unlock(&c->lock);
-    return 0;
+    return shared_changed(c, NULL, e);
 }
 
 /* One key, or with id 0 a page of those that are not revoked, the oldest first. */
@@ -398,7 +398,7 @@ static int admin_key_revoke(struct cloud *c, const struct json *args, struct buf
     k->revoked = true;
     pthread_mutex_unlock(&c->lock);
     buf_printf(out, "{\"id\":%lld,\"revoked\":true}", (long long)id);
-    return 0;
+    return shared_changed(c, NULL, e);
 }
 
 /* ---- the audit log ---- */

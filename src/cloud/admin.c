@@ -186,6 +186,8 @@ static int tenant_create(struct cloud *c, const struct json *args, struct buf *o
     rc = memory_add_tenant(c, &t, e);
     pthread_mutex_unlock(&c->lock);
     if (rc == 0)
+        rc = shared_changed(c, &t, e);
+    if (rc == 0)
         write_tenant(c, out, &t);
     return rc;
 }
@@ -279,6 +281,8 @@ static int tenant_rename(struct cloud *c, const struct json *args, struct buf *o
     if (rc == 0)
         rc = rename_tenant(c, t, args_text(args, "to"), e);
     if (rc == 0)
+        rc = shared_changed(c, t, e);
+    if (rc == 0)
         write_tenant(c, out, t);
     return rc;
 }
@@ -299,6 +303,7 @@ static int tenant_archive(struct cloud *c, const struct json *args, struct buf *
         pthread_mutex_lock(&c->lock);
         t->archived = now;
         pthread_mutex_unlock(&c->lock);
+        rc = shared_changed(c, t, e);
     }
     if (rc == 0)
         write_tenant(c, out, t);
@@ -381,7 +386,7 @@ static int key_create(struct cloud *c, const struct json *args, struct buf *out,
     answer_text(out, "name", name);
     answer_text(out, "key", str_from(text));
     buf_byte(out, '}');
-    return rc;
+    return rc != 0 ? rc : shared_changed(c, k.tenant, e);
 }
 
 /* Of one tenant if it is named, one key if id is not 0, and without the revoked ones if "revoked" is false. */
@@ -454,7 +459,7 @@ static int key_revoke(struct cloud *c, const struct json *args, struct buf *out,
     k->revoked = true;
     pthread_mutex_unlock(&c->lock);
     buf_printf(out, "{\"id\":%lld,\"revoked\":true}", (long long)k->id);
-    return 0;
+    return shared_changed(c, k->tenant, e);
 }
 
 /* ---- the table ---- */
@@ -476,9 +481,9 @@ static const struct operation_row admin_operations[] = {
 };
 
 static const struct operation_row *tables[20] = {
-    admin_operations,   access_operations, bucket_operations, ledger_operations,  limit_operations,
-    webhook_operations, backup_operations, close_operations,  invoice_operations, party_operations,
-    price_operations,   focus_operations,  events_operations,
+    admin_operations,   access_operations, bucket_operations, ledger_operations, limit_operations,
+    webhook_operations, backup_operations, shared_operations, close_operations,  invoice_operations,
+    party_operations,   price_operations,  focus_operations,  events_operations,
 };
 
 void admin_add(const struct operation_row *rows) {
@@ -550,7 +555,9 @@ int access_run(struct cloud *c, const struct actor *who, const struct json *requ
          aside = takes || r.operation->kind == OPERATION_READS_LONG,
          audited = takes || r.operation->kind == OPERATION_CHANGES;
     r.outcome = "ok";
-    int rc = journal_call(c, aside ? run_check : run_operation, &r, &why);
+    int rc = aside || r.operation->kind == OPERATION_READS
+                 ? journal_call_reading(c, aside ? run_check : run_operation, &r, &why)
+                 : journal_call(c, run_operation, &r, &why);
     if (rc == 0 && aside)
         rc = r.operation->run(c, request, out, &why);
     if (rc == 0 && takes)

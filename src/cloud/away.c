@@ -12,7 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TRY_EVERY_MS = 500, SPOOL_NUMBERS = 8, MOST_SPOOL = 1 << 30 };
+enum { TRY_EVERY_MS = 500, MOST_SPOOL = 1 << 30 };
+
+/* A request whose hold was asked for in the group whose commit was not answered: its asker was sent away, and it may be open in the books. */
+struct stray {
+    char id[REQUEST_ID_BYTES];
+    struct stray *next;
+};
 
 struct away {
     int spool;
@@ -20,6 +26,7 @@ struct away {
     struct entry *flying; /* holds and settlements of the group whose commit was not answered */
     struct entry *kept;   /* those behind it */
     struct entry **last;
+    struct stray *strays;
     struct hold *behind; /* whose count of what was sent is in the spool alone */
     struct buf lines;
 };
@@ -28,24 +35,7 @@ static void spool_path(const struct cloud *c, char path[4200]) {
     snprintf(path, 4200, "%s/spool", c->folder);
 }
 
-/* ---- the spool: a line of JSON for a hold, or for what was sent of one ---- */
-
-static void spool_hold(struct buf *out, const struct hold *h) {
-    const int64_t number[SPOOL_NUMBERS] = {h->tenant->id,    h->key, h->price,
-                                           h->tariff.rate,   h->at,  (int64_t)h->prompt,
-                                           (int64_t)h->most, h->held};
-    buf_text(out, "{\"hold\":");
-    json_write_text(out, h->id);
-    buf_text(out, ",\"model\":");
-    json_write_text(out, h->model);
-    buf_text(out, ",\"route\":");
-    json_write_text(out, h->route);
-    buf_text(out, ",\"node\":");
-    json_write_text(out, h->node);
-    for (int i = 0; i < SPOOL_NUMBERS; i++)
-        buf_printf(out, "%s%lld", i > 0 ? "," : ",\"n\":[", (long long)number[i]);
-    buf_text(out, "]}\n");
-}
+/* ---- the spool: a line of JSON for what was sent of a request ---- */
 
 static void spool_sent(struct buf *out, const struct hold *h, uint64_t sent, uint64_t cached) {
     buf_text(out, "{\"sent\":");
@@ -60,11 +50,9 @@ static int spool_group(struct cloud *c, const struct entry *group, struct error 
         if (i->kind == ENTRY_FIND)
             continue;
         const struct hold *h = journal_hold((struct entry *)i);
-        if (i->kind == ENTRY_HOLD)
-            spool_hold(out, h);
-        else if (i->kind == ENTRY_SETTLE)
+        if (i->kind == ENTRY_SETTLE)
             spool_sent(out, h, h->settlement.completion_tokens, h->settlement.cached_tokens);
-        else if (!h->ended)
+        else if (i->kind == ENTRY_SENT && !h->ended)
             spool_sent(out, h, h->writing_sent, h->writing_cached);
     }
     if (out->failed)
@@ -79,6 +67,22 @@ static int spool_group(struct cloud *c, const struct entry *group, struct error 
 }
 
 /* ---- while it is away ---- */
+
+/* Nobody is admitted. */
+static void turn_away(struct cloud *c, struct hold *h) {
+    struct stray *s = calloc(1, sizeof *s);
+    struct error why = {0};
+    if (s != NULL) { /* else a start settles it */
+        memcpy(s->id, h->id, sizeof s->id);
+        s->next = c->away->strays;
+        c->away->strays = s;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->undurable--;
+    pthread_mutex_unlock(&c->lock);
+    cloud_is_away(&why);
+    hold_refuse(h, &why);
+}
 
 static void keep(struct cloud *c, struct entry *group) {
     struct away *a = c->away;
@@ -100,12 +104,10 @@ static void keep(struct cloud *c, struct entry *group) {
             continue;
         }
         if (i->kind == ENTRY_HOLD) {
-            atomic_store(&h->durable, true);
-            pthread_mutex_lock(&c->lock);
-            c->undurable--;
-            pthread_mutex_unlock(&c->lock);
+            turn_away(c, h);
+            continue;
         }
-        h->kept_end = i->kind == ENTRY_SETTLE;
+        h->kept_end = true;
         *a->last = i;
         a->last = &i->beside;
     }
@@ -167,11 +169,28 @@ static void away_free(struct cloud *c) {
         h->behind = false;
     let_go(c, a->flying);
     let_go(c, a->kept);
+    for (struct stray *s = a->strays, *next; s != NULL; s = next) {
+        next = s->next;
+        free(s);
+    }
     if (a->spool >= 0)
         close(a->spool);
     buf_free(&a->lines);
     free(a);
     c->away = NULL;
+}
+
+static int settle_strays(struct cloud *c, struct error *e) {
+    int n = 0, rc = c->away->strays != NULL ? journal_begin(c, e) : 0;
+    if (rc != 0 || c->away->strays == NULL)
+        return rc;
+    for (const struct stray *s = c->away->strays; s != NULL && rc == 0; s = s->next)
+        rc = recover_requests(c, shared_node(c), s->id, &n, e);
+    if (rc == 0)
+        rc = journal_commit(c, e);
+    if (rc != 0)
+        journal_rollback(c);
+    return rc;
 }
 
 static int write_all(struct cloud *c, bool committed, struct error *e) {
@@ -188,9 +207,10 @@ static int write_all(struct cloud *c, bool committed, struct error *e) {
     *end = a->kept;
     a->kept = NULL;
     a->last = &a->kept;
-    int rc = journal_write(c, a->flying, a->behind, e);
-    if (rc != 0)
+    int rc = settle_strays(c, e);
+    if (rc != 0 || (rc = journal_write(c, a->flying, a->behind, e)) != 0)
         return rc;
+    shared_was_away(c);
     spool_path(c, path);
     if (unlink(path) != 0)
         log_warn("%s cannot be removed: %s", path,
@@ -227,31 +247,6 @@ static int64_t number_of(const struct json *line, size_t i) {
     return json_as_int(json_at(json_get(line, "n"), i));
 }
 
-static int replay_hold(struct cloud *c, const struct json *line, struct error *e) {
-    static const char *const text[] = {"hold", "model", "route", "node"};
-    const struct tenant *t = memory_tenant_of(c, number_of(line, 0));
-    struct query *q;
-    if (t == NULL)
-        return error_set(e, ERR_CORRUPT, "the spool beside the books is of other books");
-    int rc =
-        store_query(c->store, &q,
-                    "INSERT INTO request (id, model, route, node, tenant, key, price, rate, at, prompt, "
-                    "most, hold, state,"
-                    " sent, cached, charge, chip_ns, prefill_ns, first_token_ns, total_ns)"
-                    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'open', 0, 0, 0, 0, 0, 0, 0)"
-                    " ON CONFLICT (id) DO NOTHING",
-                    e);
-    if (rc != 0)
-        return rc;
-    for (int i = 0; i < 4; i++)
-        query_text(q, i + 1, json_as_str(json_get(line, text[i])));
-    for (int i = 0; i < SPOOL_NUMBERS; i++)
-        query_int(q, i + 5, number_of(line, (size_t)i));
-    if ((rc = query_run(q, e)) != 0 || query_changed(q) == 0)
-        return rc;
-    return ledger_move(&c->ledger, t->account, &(struct movement){.pending_debit = number_of(line, 7)}, e);
-}
-
 static int replay_sent(struct cloud *c, const struct json *line, struct error *e) {
     struct query *q;
     int rc = store_query(
@@ -271,7 +266,7 @@ static int replay(struct cloud *c, struct str text, int *lines, struct error *e)
     for (size_t end; rc == 0 && (end = str_find(text, STR("\n"), 0)) < text.n;) {
         struct json *line = NULL;
         if (json_parse(&line, (struct str){text.p, end}, NULL) == 0)
-            rc = json_get(line, "hold") != NULL ? replay_hold(c, line, e) : replay_sent(c, line, e);
+            rc = replay_sent(c, line, e);
         json_free(line);
         text = (struct str){text.p + end + 1, text.n - end - 1};
         ++*lines;
@@ -291,12 +286,11 @@ int away_recover(struct cloud *c, struct error *e) {
     for (char *to; (to = buf_reserve(&text, 65536)) != NULL && (n = read(fd, to, 65536)) > 0;)
         text.n += (size_t)n;
     close(fd);
-    int rc = n < 0 || text.failed ? error_set(e, ERR_IO, "%.300s cannot be read", path)
-                                  : ledger_begin(&c->ledger, e);
+    int rc = n < 0 || text.failed ? error_set(e, ERR_IO, "%.300s cannot be read", path) : journal_begin(c, e);
     if (rc == 0 && (rc = replay(c, buf_view(&text), &lines, e)) == 0)
-        rc = ledger_commit(&c->ledger, e);
+        rc = journal_commit(c, e);
     if (rc != 0)
-        ledger_rollback(&c->ledger);
+        journal_rollback(c);
     else if (unlink(path) == 0)
         log_warn(
             "the last server ended while the books' database was away; %d lines that it kept are written",

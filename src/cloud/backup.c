@@ -179,12 +179,30 @@ static int copy_bytes(const char *from, const char *to, const struct progress *p
     return rc;
 }
 
+/* A copy has no nodes yet: what runs in it is settled by the first that opens it, with whatever secret that one has. */
+static int disown(struct store *s, struct error *e) {
+    struct query *q;
+    int rc = store_begin(s, e);
+    if (rc == 0 && (rc = store_query(s, &q, "UPDATE request SET node = '' WHERE state = 'open'", e)) == 0 &&
+        (rc = query_run(q, e)) == 0 && (rc = store_query(s, &q, "DELETE FROM node", e)) == 0 &&
+        (rc = query_run(q, e)) == 0 &&
+        (rc = store_query(s, &q, "UPDATE book SET seal = $1 WHERE id = 1", e)) == 0) {
+        query_blob(q, 1, STR(""));
+        rc = query_run(q, e);
+    }
+    if (rc == 0)
+        rc = store_commit(s, e);
+    if (rc != 0)
+        store_rollback(s);
+    return rc;
+}
+
 static int restore_to(const char *where, const char *copy, const struct progress *progress,
                       struct copied *out, struct error *e) {
     struct store *from, *to = NULL;
     int rc = store_open_file(&from, copy, false, e); /* brings it up to date */
     if (rc == 0 && (rc = store_open(&to, where, e)) == 0 && (rc = need_empty(to, "there", e)) == 0 &&
-        (rc = store_copy(from, to, progress, &out->rows, e)) == 0)
+        (rc = store_copy(from, to, progress, &out->rows, e)) == 0 && (rc = disown(to, e)) == 0)
         rc = verify(to, out, e);
     store_close(from);
     store_close(to);
@@ -240,7 +258,8 @@ int backup_move(const char *folder, const char *to, const struct progress *progr
     *out = (struct copied){0};
     if (rc == 0 && (rc = store_open(&from, cloud_where(folder), e)) == 0 &&
         (rc = store_open(&target, to, e)) == 0 && (rc = need_empty(target, "there", e)) == 0 &&
-        (rc = store_copy(from, target, progress, &out->rows, e)) == 0 && (rc = verify(target, out, e)) == 0)
+        (rc = store_copy(from, target, progress, &out->rows, e)) == 0 && (rc = disown(target, e)) == 0 &&
+        (rc = verify(target, out, e)) == 0)
         rc = compare(from, out, e);
     store_close(target);
     store_close(from);

@@ -66,25 +66,45 @@ const char *cloud_where(const char *folder) {
     return url != NULL && *url != 0 ? url : folder;
 }
 
+/* The mirror, as of one moment. */
+static int load(struct cloud *c, struct error *e) {
+    int rc = ledger_begin(&c->ledger, e);
+    if (rc == 0)
+        rc = memory_load_changed(c, -1, e);
+    if (rc == 0)
+        rc = price_load(c, e);
+    if (rc == 0)
+        rc = limit_load(c, e);
+    if (rc == 0)
+        rc = access_load(c, e);
+    if (rc == 0)
+        rc = shared_join(c, e);
+    if (rc == 0)
+        rc = ledger_commit(&c->ledger, e);
+    if (rc != 0)
+        ledger_rollback(&c->ledger);
+    else
+        shared_committed(c);
+    return rc;
+}
+
 static int open_books(struct cloud *c, struct error *e) {
     const char *where = cloud_where(c->folder);
     bool elsewhere = where != c->folder;
     if (elsewhere && !store_is_url(where))
         return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
-    int rc = store_open(&c->store, where, e);
+    int rc = store_open_shared(&c->store, where, e);
     c->ledger.store = c->store;
     if (rc == 0)
         rc = ledger_start(&c->ledger, e);
+    if (rc == 0 && elsewhere)
+        rc = shared_create(c, e);
     if (rc == 0)
-        rc = memory_load(c, e);
+        rc = load(c, e);
     if (rc == 0)
         rc = away_recover(c, e);
     if (rc == 0)
-        rc = limit_load(c, e);
-    if (rc == 0)
         rc = recover_open(c, e);
-    if (rc == 0)
-        rc = access_load(c, e);
     if (rc != 0 && !elsewhere)
         error_prefix(e, "%.200s: ", c->folder);
     return rc;
@@ -127,6 +147,7 @@ void cloud_close(struct cloud *c) {
     control_stop(c);
     courier_stop(c);
     journal_stop(c);
+    shared_leave(c);
     ledger_end(&c->ledger);
     settle_free(c);
     store_close(c->store);
@@ -237,11 +258,10 @@ static int refuse_credit(struct cloud *c, const struct tenant *t, money_wide wor
     return ERR_CREDIT;
 }
 
-/* Under the lock: all or nothing. */
-static int place(struct cloud *c, struct hold *h, const struct admission *a, struct error *e) {
+/* All or nothing, of `most`. */
+static int place(struct cloud *c, struct hold *h, int64_t now, struct error *e) {
     struct tenant *t = h->tenant;
     struct key *k = h->limited_key;
-    h->price = price_find(c, str_from(h->model), t->currency, h->at, &h->tariff);
     /* Cached input may cost more than input in a strange price book: the worst case is the dearer one. */
     bool dear = h->tariff.cached > h->tariff.input;
     money_wide worst;
@@ -249,11 +269,11 @@ static int place(struct cloud *c, struct hold *h, const struct admission *a, str
         return error_set(e, ERR_INVALID, "the request may cost more than can be counted");
     worst = (worst + AMOUNT_PARTS - 1) / AMOUNT_PARTS;
     struct limit_ask ask = {.model = str_from(h->model),
-                            .from = a->address,
+                            .from = h->from,
                             .tokens = (int64_t)(h->prompt + h->most),
                             .worst = worst > INT64_MAX ? INT64_MAX : (amount)worst,
                             .currency = t->currency,
-                            .now = clock_mono_ns(),
+                            .now = now,
                             .wall = h->at,
                             .zone = c->zone};
     struct limited *of_key = k != NULL ? &k->limited : NULL;
@@ -263,19 +283,70 @@ static int place(struct cloud *c, struct hold *h, const struct admission *a, str
     c->stats.refused_limit += rc != 0;
     if (rc == 0 && worst > 0 && worst > (money_wide)t->balance + t->line - t->held)
         rc = refuse_credit(c, t, worst, e);
-    if (rc == 0)
-        limits_take(&t->limited, of_key, &ask);
-    if (a->rates != NULL)
-        limits_rates(&t->limited, of_key, ask.now, a->rates);
     if (rc != 0)
         return rc;
+    limits_take(&t->limited, of_key, &ask);
     h->held = ask.worst;
     t->held += h->held;
+    return 0;
+}
+
+int hold_decide(struct cloud *c, struct hold *h, struct error *e) {
+    int64_t now = clock_mono_ns();
+    int rc;
+    h->price = price_find(c, str_from(h->model), h->tenant->currency, h->at, &h->tariff);
+    for (;; h->most /= 2) {
+        rc = place(c, h, now, e);
+        bool too_long = rc == ERR_CREDIT || (rc == ERR_BUSY && e->wait_ns < 0);
+        if (!too_long || h->least == 0 || h->most / 2 < h->least)
+            break;
+    }
+    limits_rates(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, now,
+                 &h->rates);
+    return rc;
+}
+
+/* The same at once, where nobody else has these books. */
+static int decide_now(struct cloud *c, struct hold *h, struct error *e) {
+    struct error why = {0};
+    int rc = hold_decide(c, h, &why);
+    if (rc != 0) {
+        if (e != NULL)
+            *e = why;
+        return rc;
+    }
     c->stats.admitted++;
     c->stats.open_holds++;
-    h->ahead = c->undurable++ < AHEAD;
-    journal_put(c, &h->placed);
+    h->ahead = c->undurable < AHEAD;
+    atomic_store(&h->verdict, HOLD_GRANTED);
     return 0;
+}
+
+void hold_refuse(struct hold *h, const struct error *why) {
+    if (h->refusal == NULL && (h->refusal = malloc(sizeof *h->refusal)) != NULL)
+        *h->refusal = *why;
+    atomic_store(&h->verdict, HOLD_REFUSED);
+}
+
+int cloud_granted(struct hold **hold, struct rates *rates, uint64_t *most, struct error *e) {
+    struct hold *h = *hold;
+    int verdict = atomic_load(&h->verdict);
+    if (verdict == HOLD_ASKED)
+        return 1;
+    if (rates != NULL)
+        *rates = h->rates;
+    if (most != NULL)
+        *most = h->most;
+    if (verdict == HOLD_GRANTED)
+        return 0;
+    struct error none = {.code = ERR_NO_MEMORY, .text = "no memory for a request"};
+    struct error why = h->refusal != NULL ? *h->refusal : none;
+    if (e != NULL)
+        *e = why;
+    free(h->refusal);
+    free(h);
+    *hold = NULL;
+    return why.code;
 }
 
 /* Under the lock. */
@@ -321,7 +392,10 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     h->at = clock_wall_ns();
     h->prompt = a->prompt_tokens;
     h->most = a->max_completion_tokens;
+    h->least = a->least_completion_tokens;
+    h->from = a->address;
     h->answer = a->answer;
+    snprintf(h->node, sizeof h->node, "%s", shared_node(c));
     snprintf(h->id, sizeof h->id, "%s", a->request_id);
     memcpy(h->model, a->model.p, a->model.n);
     if (a->route.n > 0)
@@ -332,9 +406,17 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
     int rc = atomic_load(&c->broken)    ? stopped(c, e)
              : atomic_load(&c->is_away) ? cloud_is_away(e)
              : h->tenant == NULL        ? error_set(e, ERR_AUTH, "the tenant is gone")
-                                        : place(c, h, a, e);
+             : c->shared == NULL        ? decide_now(c, h, e)
+                                        : 0;
+    if (rc == 0) {
+        c->undurable++;
+        h->fence = shared_fence(c);
+        journal_put(c, &h->placed);
+    }
     pthread_mutex_unlock(&c->lock);
     if (rc != 0) {
+        if (a->rates != NULL)
+            *a->rates = h->rates;
         free(h);
         return rc;
     }
@@ -384,15 +466,6 @@ static void find_warnings(struct hold *h) {
              w->key.month.percent;
 }
 
-void hold_recover(struct cloud *c, struct hold *h) {
-    hold_charge(h);
-    find_limited_key(c, h);
-    struct limit_settle done = {.charge = h->charge, .wall = c->now, .zone = c->zone};
-    limits_charge(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
-                  &h->warning.tenant, &h->warning.key);
-    find_warnings(h);
-}
-
 /* Under the lock: what was taken of the limits and not used is there again. */
 static void give_back(struct cloud *c, struct hold *h) {
     const struct settlement *s = &h->settlement;
@@ -409,7 +482,24 @@ static void give_back(struct cloud *c, struct hold *h) {
     find_warnings(h);
 }
 
-void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
+void hold_recover(struct cloud *c, struct hold *h) {
+    hold_charge(h);
+    struct limit_settle done = {.charge = h->charge, .wall = c->now, .zone = c->zone};
+    if (c->shared != NULL) { /* others count it as running */
+        give_back(c, h);
+        return;
+    }
+    limits_charge(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
+                  &h->warning.tenant, &h->warning.key);
+    find_warnings(h);
+}
+
+void hold_settle(struct cloud *c, struct hold *h) {
+    hold_charge(h);
+    give_back(c, h);
+}
+
+void cloud_settle(struct hold *h, const struct settlement *s) {
     struct cloud *c = h->cloud;
     pthread_mutex_lock(&c->lock);
     h->settlement = *s;
@@ -417,10 +507,8 @@ void cloud_settle(struct hold *h, const struct settlement *s, amount *charged) {
         h->settlement.cached_tokens = h->prompt;
     if (h->settlement.completion_tokens > h->most)
         h->settlement.completion_tokens = h->most;
-    hold_charge(h);
-    give_back(c, h);
-    if (charged != NULL)
-        *charged = h->charge;
+    if (c->shared == NULL)
+        hold_settle(c, h);
     c->stats.settled++;
     c->stats.open_holds--;
     journal_put(c, &h->settled);

@@ -90,15 +90,20 @@ struct admission {
     char request_id[64];            /* made by the server, unique: the transfer's id derives from it */
     uint64_t prompt_tokens;         /* counted once even with several choices */
     uint64_t max_completion_tokens; /* of all choices together */
-    struct address address;         /* that it came from */
+    uint64_t
+        least_completion_tokens; /* 0: all of them or none; else half of them, and half of that, down to so many, where less is left */
+    struct address address; /* that it came from */
     struct answer
         *answer; /* NULL, or the key it runs under, which the hold and the settlement write with themselves */
-    struct rates *
-        rates; /* NULL, or gets what is left for minutes, of tenant and key the less, also when it is refused */
+    struct rates
+        *rates; /* NULL, or gets what is left for minutes, of tenant and key the less, when it is refused */
 };
-/* Place a hold for the worst case at the price of now. ERR_CREDIT: a prepaid tenant has too little left (text says how much is
+/* Ask for a hold for the worst case at the price of now; cloud_granted says whether it is there. ERR_CREDIT: a prepaid tenant has too little left (text says how much is
  * missing); ERR_BUSY: over the tenant's limit of concurrent requests or holds. The hold is queued for the journal before this returns. */
 int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e);
+/* Where other nodes share the books, it is decided with the next transaction. 1: not yet, on_durable tells when to ask again; 0: it is granted, of `most` completion tokens; else it
+ * is refused as above, and *hold is NULL. rates, most: may be NULL. */
+int cloud_granted(struct hold **hold, struct rates *rates, uint64_t *most, struct error *e);
 
 /* How many completion tokens of the hold may have been sent to the socket by now: what the durable journal says plus 32. Of a hold that is not durable
  * itself that is 32, or 0 when a thousand others were not when it was placed. */
@@ -115,9 +120,9 @@ struct settlement {
     int64_t prefill_ns; /* of chip_ns, what went before the first tokens */
     enum outcome outcome;
 };
-/* Charge what was delivered (the prompt with the first token, or with an answer that was done without one), give the rest back, write the usage record; frees the hold. *charged (may be NULL) gets the amount. What the status of the
+/* Charge what was delivered (the prompt with the first token, or with an answer that was done without one), give the rest back, write the usage record; frees the hold, which is granted. What the status of the
  * hold's answer says is written in the same transaction. */
-void cloud_settle(struct hold *h, const struct settlement *s, amount *charged);
+void cloud_settle(struct hold *h, const struct settlement *s);
 
 /* The database has failed: nothing is admitted, and no hold becomes durable any more, until the process is started again. */
 bool cloud_stopped(struct cloud *c, struct error *why);

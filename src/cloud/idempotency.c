@@ -61,6 +61,21 @@ int answer_write_running(struct store *s, const struct hold *h, struct error *e)
     return query_run(q, e);
 }
 
+int answer_try_running(struct store *s, const struct hold *h, bool *taken, struct error *e) {
+    struct query *q;
+    int rc = answer_write_running(s, h, e);
+    if (rc == 0)
+        rc = store_query(s, &q, "SELECT request FROM idempotency WHERE tenant = $1 AND key = $2", e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, h->answer->tenant);
+    query_blob(q, 2, bytes_of(&h->answer->key));
+    if ((rc = query_step(q, e)) < 0)
+        return rc;
+    *taken = rc == 0 || !str_is(query_column_text(q, 0), h->id);
+    return query_run(q, e);
+}
+
 static int forget(struct store *s, struct str request, struct error *e) {
     struct query *q;
     int rc = store_query(s, &q, "DELETE FROM idempotency WHERE request = $1 AND status = 0", e);

@@ -23,6 +23,13 @@ enum {
     NODE_NAME_BYTES = 64
 };
 
+/* What a group's transaction that was not to be puts back. */
+struct before {
+    amount balance, held;
+    int64_t remainder;
+    struct used used;
+};
+
 struct tenant {
     int64_t id, account;
     char name[TENANT_NAME_BYTES], currency[4];
@@ -39,6 +46,7 @@ struct tenant {
     bool touched;
     struct movement moves;
     int64_t written_remainder; /* after the last charge */
+    struct before before;
     struct tally *tallies;
     struct tenant *next_touched;
 };
@@ -72,6 +80,9 @@ struct key {
     struct limited limited;
     struct seen seen;
     struct key *next, *next_numbered; /* of the same bucket */
+    bool touched;                     /* as a tenant, of books that are shared */
+    struct used before;
+    struct key *next_touched;
 };
 
 /* Of a price or a rate: from when on, and when it was entered. */
@@ -109,6 +120,8 @@ struct warning {
     struct crossings tenant, key;
 };
 
+enum verdict { HOLD_ASKED, HOLD_GRANTED, HOLD_REFUSED };
+
 struct hold {
     struct cloud *cloud;
     struct tenant *tenant;
@@ -129,6 +142,13 @@ struct hold {
     bool ended;            /* its settlement is queued behind what was sent, and says as much */
     bool behind, kept_end; /* see away.c */
     struct hold *next_behind;
+    uint64_t least; /* of `most`, where less is left */
+    int64_t fence;  /* of the node when it was placed */
+    struct address from;
+    struct rates rates;
+    atomic_int verdict;    /* enum verdict */
+    struct error *refusal; /* NULL: none, or no memory for it */
+    bool refused;
     struct settlement settlement;
     struct warning warning;
     amount charge;
@@ -139,7 +159,7 @@ struct hold {
 /* Run on the writer's thread, in a transaction of its own or (between) in none. */
 struct call {
     struct entry entry;
-    bool between;
+    bool between, reads;
     int (*run)(struct cloud *c, void *context, struct error *e);
     void *context;
     struct error error;
@@ -177,6 +197,9 @@ struct cloud {
     int64_t now; /* of the group */
     int64_t next_expiry;
     struct tenant *touched;
+    struct key *touched_keys;
+    struct shared *shared; /* NULL: nobody else has these books */
+    int64_t silence;       /* after which a node is taken for gone */
     struct revenue *revenues;
     struct tally *spare_tallies;
     struct control *control;
@@ -201,11 +224,16 @@ struct operation_row {
 };
 
 /* ---- cloud.c ---- */
-/* Under the lock: what the settlement of a hold comes to that an earlier run left open, and what of it is to be told. */
+/* Under the lock: what the settlement of a hold comes to, and what of it is to be told; of one that an earlier run left open. */
+void hold_settle(struct cloud *c, struct hold *h);
 void hold_recover(struct cloud *c, struct hold *h);
+/* Under the lock: may it be? Then credit and limits are taken. */
+int hold_decide(struct cloud *c, struct hold *h, struct error *e);
+void hold_refuse(struct hold *h, const struct error *why); /* it is its asker's from now on */
 
 /* ---- memory.c: the mirror ---- */
-int memory_load(struct cloud *c, struct error *e);
+/* Tenants and keys that a turn after `since` has changed, new ones too; -1: all. */
+int memory_load_changed(struct cloud *c, int64_t since, struct error *e);
 /* Cut off where it does not fit. */
 void memory_copy_text(char *to, size_t size, struct str from);
 void memory_free(struct cloud *c);
@@ -221,6 +249,8 @@ int memory_add_key(struct cloud *c, const struct key *k, struct error *e);
 
 /* ---- idempotency.c: on the writer's thread ---- */
 int answer_write_running(struct store *s, const struct hold *h, struct error *e);
+/* The same where another node may have taken the key meanwhile; *taken says so. */
+int answer_try_running(struct store *s, const struct hold *h, bool *taken, struct error *e);
 int answer_write_end(struct store *s, const struct hold *h, struct error *e);
 /* A crash cut the request off: its key is spent when anything is charged, else it is free again. */
 int answer_recover(struct store *s, struct str request, bool charged, struct error *e);
@@ -236,7 +266,30 @@ bool price_known(struct cloud *c, struct str model); /* under the lock, as the n
 int64_t price_find(struct cloud *c, struct str model, const char *currency, int64_t now, struct tariff *out);
 extern const struct operation_row price_operations[];
 
+/* ---- shared.c: several nodes on the same books; without them (c->shared is NULL) nothing of it does anything ---- */
+int shared_create(struct cloud *c, struct error *e);
+int shared_join(struct cloud *c, struct error *e); /* in the transaction that has loaded the mirror */
+void shared_leave(struct cloud *c);                /* once the writer has ended */
+const char *shared_node(const struct cloud *c);    /* whose a request is; "" */
+int64_t shared_fence(const struct cloud *c);
+/* In a transaction that has begun: the mirror gets what others' turns have changed. */
+int shared_refresh(struct cloud *c, struct error *e);
+void shared_committed(struct cloud *c);
+void shared_was_away(struct cloud *c);
+/* This transaction changes a tenant (its keys, its limits), or, where t is NULL, something else that nodes keep in mind; prices or rates. */
+int shared_changed(struct cloud *c, const struct tenant *t, struct error *e);
+int shared_changed_prices(struct cloud *c, struct error *e);
+bool shared_due(const struct cloud *c);
+int shared_tick(struct cloud *c, struct error *e); /* in a transaction, every second */
+/* What a node that is gone had open is settled for what was sent. */
+int shared_settle_node(struct cloud *c, const char *name, struct error *e);
+extern const struct operation_row shared_operations[];
+
 /* ---- journal.c: the writer ---- */
+/* A transaction of the books, and its end with what the group comes to; or nothing of it, in memory neither. */
+int journal_begin(struct cloud *c, struct error *e);
+int journal_commit(struct cloud *c, struct error *e);
+void journal_rollback(struct cloud *c);
 int journal_start(struct cloud *c, struct error *e);
 void journal_stop(struct cloud *c);
 void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once until written */
@@ -244,6 +297,9 @@ void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once 
 void journal_expire_at(struct cloud *c, int64_t at);
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e);
+/* The same, of what changes nothing: when the database goes meanwhile, no harm is done. */
+int journal_call_reading(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
+                         void *context, struct error *e);
 /* The same between transactions. */
 int journal_call_between(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
                          void *context, struct error *e);
@@ -265,13 +321,17 @@ int away_recover(struct cloud *c, struct error *e);
 int settle_hold(struct cloud *c, struct hold *h, struct error *e);
 int settle_sent(struct cloud *c, const struct hold *h, struct error *e);
 int settle_charge(struct cloud *c, struct hold *h, struct error *e);
+int settle_left_open(struct cloud *c, struct hold *h, struct error *e); /* by a crash */
 int settle_group(struct cloud *c, struct error *e); /* before the commit: the accounts and the usage */
+void settle_done(struct cloud *c);                  /* it is committed */
 void settle_undo(struct cloud *c); /* the transaction was not to be: forget what the group came to */
 void settle_free(struct cloud *c);
 
 /* ---- recover.c ---- */
-/* Settle what a crash left open. */
+/* At the start: settle what a crash left open. */
 int recover_open(struct cloud *c, struct error *e);
+/* In a transaction: what is open of a node (NULL: of all), or the one request of that id. *n counts them. */
+int recover_requests(struct cloud *c, const char *node, const char *id, int *n, struct error *e);
 
 /* ---- usage.c ---- */
 bool usage_due(const struct usage_record *u);                               /* is the prompt to be paid? */
@@ -306,6 +366,11 @@ int admin_run(struct cloud *c, const struct json *request, struct buf *out, stru
 
 /* ---- limit_admin.c: limits as rows, and the operations on them ---- */
 int limit_load(struct cloud *c, struct error *e); /* once tenants and keys are there */
+/* The limits of the tenants that a turn after `since` has changed, and the zone. */
+int limit_load_changed(struct cloud *c, int64_t since, struct error *e);
+/* What is used of limits, as rows: those of turns after `since`; one of the present turn. key 0: the tenant's own. */
+int limit_load_used(struct cloud *c, int64_t since, struct error *e);
+int limit_write_used(struct cloud *c, int64_t tenant, int64_t key, const struct used *u, struct error *e);
 extern const struct operation_row limit_operations[];
 
 /* ---- ledger_admin.c ---- */

@@ -41,22 +41,54 @@ static void broke(struct cloud *c, const struct error *e) {
               e->text);
 }
 
-int journal_write(struct cloud *c, struct entry *group, struct hold *behind, struct error *e) {
+int journal_begin(struct cloud *c, struct error *e) {
     int rc = ledger_begin(&c->ledger, e);
+    return rc != 0 ? rc : shared_refresh(c, e);
+}
+
+int journal_commit(struct cloud *c, struct error *e) {
+    int rc = settle_group(c, e);
+    if (rc != 0 || (rc = ledger_commit(&c->ledger, e)) != 0)
+        return rc;
+    settle_done(c);
+    shared_committed(c);
+    return 0;
+}
+
+void journal_rollback(struct cloud *c) {
+    ledger_rollback(&c->ledger);
+    settle_undo(c);
+}
+
+int journal_write(struct cloud *c, struct entry *group, struct hold *behind, struct error *e) {
+    int rc = journal_begin(c, e);
     c->now = clock_wall_ns();
     for (struct entry *i = group; rc == 0 && i != NULL; i = i->beside)
         rc = write_entry(c, i, e);
     for (const struct hold *h = behind; rc == 0 && h != NULL; h = h->next_behind)
         rc = settle_sent(c, h, e);
     if (rc == 0)
-        rc = settle_group(c, e);
-    if (rc == 0)
-        rc = ledger_commit(&c->ledger, e);
-    if (rc != 0) {
-        ledger_rollback(&c->ledger);
-        settle_undo(c);
-    }
+        rc = journal_commit(c, e);
+    if (rc != 0)
+        journal_rollback(c);
     return rc;
+}
+
+/* Its asker, who may free it at once, hears what became of it. */
+static void hold_decided(struct cloud *c, struct hold *h, bool durable) {
+    struct error why = {0};
+    if (!durable)
+        error_set(&why, ERR_UNAVAILABLE, "the books have stopped: %s", c->why.text);
+    if (!durable || h->refused) {
+        hold_refuse(h, &why);
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->stats.admitted++;
+    c->stats.open_holds++;
+    pthread_mutex_unlock(&c->lock);
+    atomic_store(&h->durable, true);
+    atomic_store(&h->verdict, HOLD_GRANTED);
 }
 
 /* The group was written or is given up: say what is durable, and let go of what was settled. */
@@ -75,11 +107,13 @@ static void group_done(struct cloud *c, struct entry *group, bool durable) {
             continue;
         }
         struct hold *h = journal_hold(i);
-        if (i->kind == ENTRY_HOLD) {
+        if (i->kind == ENTRY_HOLD && c->shared != NULL) {
+            hold_decided(c, h, durable);
+        } else if (i->kind == ENTRY_HOLD) {
             atomic_store(&h->durable, durable);
         } else if (i->kind == ENTRY_SETTLE) {
             if (h->answer != NULL)
-                answer_give_back(c, h->answer, durable);
+                answer_give_back(c, h->answer, durable && h->fence == shared_fence(c));
             free(h);
         } else if (durable) {
             atomic_store(&h->durable_sent, h->writing_sent);
@@ -100,19 +134,19 @@ static int call_error(struct cloud *c, struct call *call) {
     return atomic_load(&c->broken)    ? error_set(&call->error, ERR_UNAVAILABLE, "%s", c->why.text)
            : atomic_load(&c->is_away) ? cloud_is_away(&call->error)
            : call->between            ? 0
-                                      : ledger_begin(&c->ledger, &call->error);
+                                      : journal_begin(c, &call->error);
 }
 
 static void run_call(struct cloud *c, struct call *call) {
     int rc = call_error(c, call), ran = ERR_UNAVAILABLE;
     bool here = !atomic_load(&c->broken) && !atomic_load(&c->is_away);
     if (rc == 0 && (rc = ran = call->run(c, call->context, &call->error)) == 0 && !call->between)
-        rc = ledger_commit(&c->ledger, &call->error);
+        rc = journal_commit(c, &call->error);
     if (rc != 0)
-        ledger_rollback(&c->ledger);
+        journal_rollback(c);
     /* Memory may have changed already, and when the database goes in a commit it is not known whether the books have. */
-    if (here &&
-        (rc == ERR_IO || rc == ERR_CORRUPT || (rc == ERR_UNAVAILABLE && ran == 0 && store_wrote(c->store))))
+    if (here && (rc == ERR_IO || rc == ERR_CORRUPT ||
+                 (rc == ERR_UNAVAILABLE && ran == 0 && !call->reads && store_wrote(c->store))))
         broke(c, &call->error);
     else if (here && rc == ERR_UNAVAILABLE && store_is_url(cloud_where(c->folder)))
         go_away(c, NULL, &call->error);
@@ -157,15 +191,18 @@ void journal_expire_at(struct cloud *c, int64_t at) {
         c->next_expiry = at;
 }
 
-static void expire(struct cloud *c) {
+/* What is over; and where nodes share the books, what a second brings. */
+static void do_due(struct cloud *c) {
     struct error e = {0};
     int64_t now = clock_wall_ns(), next = 0;
-    int rc = ledger_begin(&c->ledger, &e);
-    if (rc == 0 && (rc = ledger_expire(c, now, &next, &e)) == 0)
-        rc = ledger_commit(&c->ledger, &e);
+    int rc = journal_begin(c, &e);
+    if (rc == 0 && (rc = ledger_expire(c, now, &next, &e)) == 0 && c->shared != NULL)
+        rc = shared_tick(c, &e);
+    if (rc == 0)
+        rc = journal_commit(c, &e);
     c->next_expiry = rc == 0 ? next : now;
     if (rc != 0)
-        ledger_rollback(&c->ledger);
+        journal_rollback(c);
     if (rc == ERR_UNAVAILABLE)
         go_away(c, NULL, &e);
     else if (rc != 0)
@@ -177,7 +214,7 @@ static void expire(struct cloud *c) {
 static void wait_for_entry(struct cloud *c) {
     struct timespec until;
     c->waiting = true;
-    if (c->away == NULL && c->next_expiry == INT64_MAX) {
+    if (c->away == NULL && c->next_expiry == INT64_MAX && c->shared == NULL) {
         pthread_cond_wait(&c->wake, &c->lock);
     } else {
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -212,8 +249,8 @@ static void *writer_main(void *context) {
         bool broken = atomic_load(&c->broken);
         if (c->away != NULL && !broken && away_try(c, &e) != 0)
             broke(c, &e);
-        if (c->away == NULL && !broken && clock_wall_ns() >= c->next_expiry)
-            expire(c);
+        if (c->away == NULL && !broken && (clock_wall_ns() >= c->next_expiry || shared_due(c)))
+            do_due(c);
         pthread_mutex_lock(&c->lock);
         if (c->first == NULL && !c->stopping)
             wait_for_entry(c);
@@ -262,6 +299,12 @@ static int make_call(struct cloud *c, struct call *call, struct error *e) {
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e) {
     struct call call = {.entry = {.kind = ENTRY_CALL}, .run = run, .context = context};
+    return make_call(c, &call, e);
+}
+
+int journal_call_reading(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
+                         void *context, struct error *e) {
+    struct call call = {.entry = {.kind = ENTRY_CALL}, .reads = true, .run = run, .context = context};
     return make_call(c, &call, e);
 }
 

@@ -13,7 +13,8 @@ void ledger_end(struct ledger *l) {
 
 int ledger_begin(struct ledger *l, struct error *e) {
     l->locked = l->moved = false;
-    return store_begin(l->store, e);
+    int rc = store_begin(l->store, e);
+    return rc != 0 || !l->shared ? rc : ledger_lock(l, e);
 }
 
 static int read_period(struct ledger *l, struct error *e) {
@@ -38,8 +39,13 @@ int ledger_lock(struct ledger *l, struct error *e) {
     if (l->locked)
         return 0;
     int rc = store_query(l->store, &q,
-                         "UPDATE book SET seq = seq WHERE id = 1 RETURNING seq, hash, period, zone", e);
-    if (rc != 0 || (rc = query_step(q, e)) < 0)
+                         "UPDATE book SET turn = turn + $1 WHERE id = 1"
+                         " RETURNING seq, hash, period, zone, turn, prices, rest",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, l->shared);
+    if ((rc = query_step(q, e)) < 0)
         return rc;
     struct str hash = query_column_text(q, 1);
     if (rc == 0 || hash.n != sizeof l->hash)
@@ -48,6 +54,9 @@ int ledger_lock(struct ledger *l, struct error *e) {
     memcpy(&l->hash, hash.p, sizeof l->hash);
     l->period = query_column_int(q, 2);
     l->zone = query_column_int(q, 3);
+    l->turn = query_column_int(q, 4);
+    l->prices = query_column_int(q, 5);
+    l->rest = query_column_int(q, 6);
     rc = query_run(q, e);
     l->locked = rc == 0;
     return rc != 0 ? rc : read_period(l, e);
@@ -143,26 +152,29 @@ int ledger_move(struct ledger *l, int64_t account, const struct movement *m, str
         __builtin_add_overflow(now.pending_debit, m->pending_debit, &now.pending_debit) ||
         __builtin_add_overflow(now.pending_credit, m->pending_credit, &now.pending_credit))
         return error_set(e, ERR_INVALID, "the account's balance would be too large");
-    if ((rc = store_query(
-             l->store, &q,
-             "UPDATE account SET balance = $2, pending_debit = $3, pending_credit = $4 WHERE id = $1", e)) !=
-        0)
+    if ((rc = store_query(l->store, &q,
+                          "UPDATE account SET balance = $2, pending_debit = $3, pending_credit = $4, turn = "
+                          "$5 WHERE id = $1",
+                          e)) != 0)
         return rc;
     query_int(q, 1, account);
     query_int(q, 2, now.balance);
     query_int(q, 3, now.pending_debit);
     query_int(q, 4, now.pending_credit);
+    query_int(q, 5, l->turn);
     return query_run(q, e);
 }
 
 int ledger_limit(struct ledger *l, int64_t account, int64_t flags, amount line, struct error *e) {
     struct query *q;
-    int rc = store_query(l->store, &q, "UPDATE account SET flags = $2, line = $3 WHERE id = $1", e);
+    int rc =
+        store_query(l->store, &q, "UPDATE account SET flags = $2, line = $3, turn = $4 WHERE id = $1", e);
     if (rc != 0)
         return rc;
     query_int(q, 1, account);
     query_int(q, 2, flags);
     query_int(q, 3, line);
+    query_int(q, 4, l->turn);
     return query_run(q, e);
 }
 

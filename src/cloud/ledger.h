@@ -27,9 +27,12 @@ enum account_flag {
 /* The books in a transaction: the store, and their head. */
 struct ledger {
     struct store *store;
+    bool shared;        /* with other nodes: each transaction takes the head first, and is one turn */
     bool locked, moved; /* the head was read and nobody else can move it; it must be written */
-    int64_t seq;        /* of the last transfer */
-    struct hash hash;   /* of the last transfer: the root of all */
+    int64_t turn, prices,
+        rest;         /* the number of this transaction; of those that last changed prices, and the rest */
+    int64_t seq;      /* of the last transfer */
+    struct hash hash; /* of the last transfer: the root of all */
     int64_t period, zone;
     char month[CALENDAR_MONTH]; /* of the period */
     bool closed;                /* the period is */

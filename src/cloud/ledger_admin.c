@@ -474,6 +474,7 @@ static int ledger_op_zone(struct cloud *c, const struct json *args, struct buf *
         pthread_mutex_lock(&c->lock);
         c->zone = zone;
         pthread_mutex_unlock(&c->lock);
+        rc = shared_changed(c, NULL, e);
     }
     zone = c->ledger.zone < 0 ? -c->ledger.zone : c->ledger.zone;
     buf_printf(out, "{\"zone\":\"%c%02d:%02d\"}", c->ledger.zone < 0 ? '-' : '+', (int)zone / 60,

@@ -83,6 +83,17 @@ static void write_lists(const struct limits *l, struct buf *models, struct buf *
 
 /* ---- loading ---- */
 
+static int read_zone(struct cloud *c, struct error *e) {
+    struct query *q;
+    int rc = store_query(c->store, &q, "SELECT zone FROM book WHERE id = 1", e);
+    if (rc != 0 || (rc = query_step(q, e)) <= 0)
+        return rc;
+    pthread_mutex_lock(&c->lock);
+    c->zone = query_column_int(q, 0);
+    pthread_mutex_unlock(&c->lock);
+    return query_run(q, e);
+}
+
 /* Whom a row is about; NULL: nobody (any more). */
 static struct limited *find_limited(struct cloud *c, int64_t tenant, int64_t key) {
     struct tenant *t = memory_tenant_of(c, tenant);
@@ -92,33 +103,129 @@ static struct limited *find_limited(struct cloud *c, int64_t tenant, int64_t key
     return k != NULL && k->tenant == t ? &k->limited : NULL;
 }
 
-static int load_limits(struct cloud *c, struct error *e) {
+static int read_limits(struct query *q, struct limits *l, struct error *e) {
+    *l = (struct limits){.requests_minute = query_column_int(q, 2),
+                         .tokens_minute = query_column_int(q, 3),
+                         .concurrent = query_column_int(q, 4),
+                         .spend_day = query_column_int(q, 5),
+                         .spend_month = query_column_int(q, 6),
+                         .credit_low = query_column_int(q, 7)};
+    int rc = set_lists(l, query_column_text(q, 8), query_column_text(q, 9), query_column_text(q, 10), e);
+    if (rc == ERR_INVALID)
+        rc = error_set(e, ERR_CORRUPT, "a limit of the books is damaged");
+    if (rc != 0)
+        limits_free(l);
+    return rc;
+}
+
+static void replace_limits(struct cloud *c, struct limited *who, const struct limits *l) {
+    pthread_mutex_lock(&c->lock);
+    struct limits old = who->limits;
+    who->limits = *l;
+    pthread_mutex_unlock(&c->lock);
+    limits_free(&old);
+}
+
+int limit_load_changed(struct cloud *c, int64_t since, struct error *e) {
     struct query *q;
-    int rc =
-        store_query(c->store, &q,
-                    "SELECT tenant, key, requests_minute, tokens_minute, concurrent, spend_day, spend_month,"
-                    " credit_low, models, addresses, warn FROM limits",
-                    e);
+    struct limits l;
+    int rc = store_query(
+        c->store, &q,
+        "SELECT l.tenant, l.key, l.requests_minute, l.tokens_minute, l.concurrent, l.spend_day, "
+        "l.spend_month,"
+        " l.credit_low, l.models, l.addresses, l.warn FROM limits l JOIN tenant t ON t.id = l.tenant"
+        " WHERE t.turn > $1",
+        e);
+    if (rc == 0)
+        query_int(q, 1, since);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
         struct limited *who = find_limited(c, query_column_int(q, 0), query_column_int(q, 1));
         rc = 0;
-        if (who == NULL)
-            continue;
-        who->limits.requests_minute = query_column_int(q, 2);
-        who->limits.tokens_minute = query_column_int(q, 3);
-        who->limits.concurrent = query_column_int(q, 4);
-        who->limits.spend_day = query_column_int(q, 5);
-        who->limits.spend_month = query_column_int(q, 6);
-        who->limits.credit_low = query_column_int(q, 7);
-        rc = set_lists(&who->limits, query_column_text(q, 8), query_column_text(q, 9),
-                       query_column_text(q, 10), e);
-        if (rc == ERR_INVALID)
-            rc = error_set(e, ERR_CORRUPT, "a limit of the books is damaged");
+        if (who != NULL && (rc = read_limits(q, &l, e)) == 0)
+            replace_limits(c, who, &l);
     }
-    for (struct tenant *t = c->tenants; rc == 0 && t != NULL; t = t->next)
+    for (struct tenant *t = c->tenants; rc == 0 && t != NULL; t = t->next) {
+        pthread_mutex_lock(&c->lock);
         if (t->limited.limits.concurrent == 0)
             t->limited.limits.concurrent = t->max_concurrent;
+        pthread_mutex_unlock(&c->lock);
+    }
+    return rc != 0 ? rc : read_zone(c, e);
+}
+
+/* ---- what is used, where nodes share the books ---- */
+
+enum { USED_NUMBERS = 14 };
+
+int limit_load_used(struct cloud *c, int64_t since, struct error *e) {
+    struct query *q;
+    int rc = store_query(c->store, &q,
+                         "SELECT tenant, key, at, requests, tokens, open, held, day, day_spent, last_day,"
+                         " last_day_spent, month, month_spent, last_month, last_month_spent FROM used"
+                         " WHERE turn > $1",
+                         e);
+    if (rc != 0)
+        return rc;
+    query_int(q, 1, since);
+    while ((rc = query_step(q, e)) > 0) {
+        struct limited *who = find_limited(c, query_column_int(q, 0), query_column_int(q, 1));
+        int64_t at = query_column_int(q, 2), wall = clock_wall_ns(), now = clock_mono_ns();
+        if (who == NULL)
+            continue;
+        pthread_mutex_lock(&c->lock);
+        who->used = (struct used){
+            .requests = bucket_read(query_column_int(q, 3), at, wall, now),
+            .tokens = bucket_read(query_column_int(q, 4), at, wall, now),
+            .open = query_column_int(q, 5),
+            .held = query_column_int(q, 6),
+            .day = {{query_column_int(q, 7), query_column_int(q, 8)},
+                    {query_column_int(q, 9), query_column_int(q, 10)}},
+            .month = {{query_column_int(q, 11), query_column_int(q, 12)},
+                      {query_column_int(q, 13), query_column_int(q, 14)}},
+        };
+        pthread_mutex_unlock(&c->lock);
+    }
     return rc;
+}
+
+int limit_write_used(struct cloud *c, int64_t tenant, int64_t key, const struct used *u, struct error *e) {
+    int64_t number[USED_NUMBERS] = {c->ledger.turn,
+                                    clock_wall_ns(),
+                                    0,
+                                    0,
+                                    u->open,
+                                    u->held,
+                                    u->day[0].period,
+                                    u->day[0].value,
+                                    u->day[1].period,
+                                    u->day[1].value,
+                                    u->month[0].period,
+                                    u->month[0].value,
+                                    u->month[1].period,
+                                    u->month[1].value};
+    struct query *q;
+    int64_t now = clock_mono_ns();
+    int rc = store_query(
+        c->store, &q,
+        "INSERT INTO used (tenant, key, turn, at, requests, tokens, open, held, day, day_spent, last_day,"
+        " last_day_spent, month, month_spent, last_month, last_month_spent)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+        " ON CONFLICT (tenant, key) DO UPDATE SET turn = excluded.turn, at = excluded.at,"
+        " requests = excluded.requests, tokens = excluded.tokens, open = excluded.open, held = excluded.held,"
+        " day = excluded.day, day_spent = excluded.day_spent, last_day = excluded.last_day,"
+        " last_day_spent = excluded.last_day_spent, month = excluded.month,"
+        " month_spent = excluded.month_spent, last_month = excluded.last_month,"
+        " last_month_spent = excluded.last_month_spent",
+        e);
+    if (rc != 0)
+        return rc;
+    bucket_write(&u->requests, now, &number[2]);
+    bucket_write(&u->tokens, now, &number[3]);
+    query_int(q, 1, tenant);
+    query_int(q, 2, key);
+    for (int i = 0; i < USED_NUMBERS; i++)
+        query_int(q, i + 3, number[i]);
+    return query_run(q, e);
 }
 
 static void add_spent(struct used *u, amount in_day, amount in_month) {
@@ -160,14 +267,7 @@ static int load_spent(struct cloud *c, struct error *e) {
 }
 
 int limit_load(struct cloud *c, struct error *e) {
-    struct query *q;
-    int rc = store_query(c->store, &q, "SELECT zone FROM book WHERE id = 1", e);
-    if (rc == 0 && (rc = query_step(q, e)) > 0) {
-        c->zone = query_column_int(q, 0);
-        rc = query_run(q, e);
-    }
-    if (rc == 0)
-        rc = load_limits(c, e);
+    int rc = limit_load_changed(c, -1, e);
     return rc != 0 ? rc : load_spent(c, e);
 }
 
@@ -447,7 +547,10 @@ static int limit_set(struct cloud *c, const struct json *args, struct buf *out, 
         return rc;
     }
     apply(c, &s, &l, expires);
-    if ((rc = warn_set(c, s.tenant, s.key, s.who, e)) != 0)
+    if (c->shared != NULL &&
+        (rc = limit_write_used(c, s.tenant->id, s.key != NULL ? s.key->id : 0, &s.who->used, e)) != 0)
+        return rc;
+    if ((rc = shared_changed(c, s.tenant, e)) != 0 || (rc = warn_set(c, s.tenant, s.key, s.who, e)) != 0)
         return rc;
     buf_byte(out, '[');
     write_subject(c, &s, out);

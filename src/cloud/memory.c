@@ -74,14 +74,26 @@ struct key *memory_key(struct cloud *c, int64_t id) {
     return k;
 }
 
-static int load_tenants(struct cloud *c, struct error *e) {
+/* A tenant as its row says; its balance is the account's, which another hand reads. */
+static int set_tenant(struct cloud *c, const struct tenant *t, struct error *e) {
+    struct tenant *known = memory_tenant_of(c, t->id);
+    if (known == NULL)
+        return memory_add_tenant(c, t, e);
+    memcpy(known->name, t->name, sizeof known->name);
+    known->archived = t->archived;
+    return 0;
+}
+
+static int load_tenants(struct cloud *c, int64_t since, struct error *e) {
     struct query *q;
     int rc =
         store_query(c->store, &q,
                     "SELECT t.id, t.account, t.name, t.currency, t.max_concurrent, a.balance, a.remainder,"
                     " a.pending_debit, a.line, a.flags, t.created, t.archived"
-                    " FROM tenant t JOIN account a ON a.id = t.account ORDER BY t.id",
+                    " FROM tenant t JOIN account a ON a.id = t.account WHERE t.turn > $1 ORDER BY t.id",
                     e);
+    if (rc == 0)
+        query_int(q, 1, since);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
         struct tenant t = {.id = query_column_int(q, 0),
                            .account = query_column_int(q, 1),
@@ -95,14 +107,30 @@ static int load_tenants(struct cloud *c, struct error *e) {
                            .archived = query_column_int(q, 11)};
         memory_copy_text(t.name, sizeof t.name, query_column_text(q, 2));
         memory_copy_text(t.currency, sizeof t.currency, query_column_text(q, 3));
-        rc = memory_add_tenant(c, &t, e);
+        pthread_mutex_lock(&c->lock);
+        rc = set_tenant(c, &t, e);
+        pthread_mutex_unlock(&c->lock);
     }
     return rc;
 }
 
-static int load_keys(struct cloud *c, struct error *e) {
+static int set_key(struct cloud *c, const struct key *k, struct error *e) {
+    struct key *known = memory_key(c, k->id);
+    if (known == NULL)
+        return memory_add_key(c, k, e);
+    known->revoked = k->revoked;
+    known->expires = k->expires;
+    return 0;
+}
+
+static int load_keys(struct cloud *c, int64_t since, struct error *e) {
     struct query *q;
-    int rc = store_query(c->store, &q, "SELECT id, tenant, hash, revoked, expires FROM key ORDER BY id", e);
+    int rc = store_query(c->store, &q,
+                         "SELECT k.id, k.tenant, k.hash, k.revoked, k.expires FROM key k"
+                         " JOIN tenant t ON t.id = k.tenant WHERE t.turn > $1 ORDER BY k.id",
+                         e);
+    if (rc == 0)
+        query_int(q, 1, since);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
         struct key k = {.id = query_column_int(q, 0),
                         .tenant = memory_tenant_of(c, query_column_int(q, 1)),
@@ -112,16 +140,16 @@ static int load_keys(struct cloud *c, struct error *e) {
         if (k.tenant == NULL || hash.n != sizeof k.hash)
             return error_set(e, ERR_CORRUPT, "key %lld of the books is damaged", (long long)k.id);
         memcpy(&k.hash, hash.p, sizeof k.hash);
-        rc = memory_add_key(c, &k, e);
+        pthread_mutex_lock(&c->lock);
+        rc = set_key(c, &k, e);
+        pthread_mutex_unlock(&c->lock);
     }
     return rc;
 }
 
-int memory_load(struct cloud *c, struct error *e) {
-    int rc = load_tenants(c, e);
-    if (rc == 0)
-        rc = load_keys(c, e);
-    return rc != 0 ? rc : price_load(c, e);
+int memory_load_changed(struct cloud *c, int64_t since, struct error *e) {
+    int rc = load_tenants(c, since, e);
+    return rc != 0 ? rc : load_keys(c, since, e);
 }
 
 void memory_free(struct cloud *c) {

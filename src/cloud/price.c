@@ -111,6 +111,9 @@ int64_t price_find(struct cloud *c, struct str model, const char *currency, int6
 
 int price_load(struct cloud *c, struct error *e) {
     struct query *q;
+    pthread_mutex_lock(&c->lock);
+    price_free(c);
+    pthread_mutex_unlock(&c->lock);
     int rc = store_query(c->store, &q,
                          "SELECT id, since, created, model, currency, input, cached, output FROM price", e);
     while (rc == 0 && (rc = query_step(q, e)) > 0) {
@@ -119,7 +122,9 @@ int price_load(struct cloud *c, struct error *e) {
             .tariff = {query_column_int(q, 5), query_column_int(q, 6), query_column_int(q, 7), RATE_ONE}};
         memory_copy_text(p.model, sizeof p.model, query_column_text(q, 3));
         memory_copy_text(p.currency, sizeof p.currency, query_column_text(q, 4));
+        pthread_mutex_lock(&c->lock);
         rc = add_price(c, &p, e);
+        pthread_mutex_unlock(&c->lock);
     }
     if (rc == 0)
         rc = store_query(c->store, &q, "SELECT id, since, created, base, quote, value FROM rate", e);
@@ -129,7 +134,9 @@ int price_load(struct cloud *c, struct error *e) {
             .value = query_column_int(q, 5)};
         memory_copy_text(r.base, sizeof r.base, query_column_text(q, 3));
         memory_copy_text(r.quote, sizeof r.quote, query_column_text(q, 4));
+        pthread_mutex_lock(&c->lock);
         rc = add_rate(c, &r, e);
+        pthread_mutex_unlock(&c->lock);
     }
     return rc;
 }
@@ -140,10 +147,12 @@ void price_free(struct cloud *c) {
             next = p->next;
             free(p);
         }
+    memset(c->prices, 0, sizeof c->prices);
     for (struct rate_row *r = c->rates, *next; r != NULL; r = next) {
         next = r->next;
         free(r);
     }
+    c->rates = NULL;
 }
 
 /* ---- the operations ---- */
@@ -247,7 +256,7 @@ static int price_set(struct cloud *c, const struct json *args, struct buf *out, 
         (rc = insert_price(c, &p, args_text(args, "note"), e)) != 0)
         return rc;
     write_price(out, &p);
-    return 0;
+    return shared_changed_prices(c, e);
 }
 
 static int price_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
@@ -302,7 +311,7 @@ static int price_import(struct cloud *c, const struct json *args, struct buf *ou
         rc = insert_price(c, &p, args_text(args, "note"), e);
     }
     buf_printf(out, "{\"imported\":%zu}", json_count(list));
-    return rc;
+    return rc != 0 ? rc : shared_changed_prices(c, e);
 }
 
 /* ---- exchange rates ---- */
@@ -340,7 +349,7 @@ static int price_rate(struct cloud *c, const struct json *args, struct buf *out,
     rc = add_rate(c, &r, e);
     pthread_mutex_unlock(&c->lock);
     write_rate(out, &r);
-    return rc;
+    return rc != 0 ? rc : shared_changed_prices(c, e);
 }
 
 static int price_rates(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {

@@ -27,6 +27,8 @@ static int read_open(struct cloud *c, struct query *q, struct hold **out, struct
         !str_is(model, h->model) || !str_is(route, h->route) || !str_is(node, h->node))
         return error_set(e, ERR_CORRUPT, "the request %s of the books is damaged", h->id);
     h->key = query_column_int(q, 5);
+    struct key *k = memory_key(c, h->key);
+    h->limited_key = k != NULL && k->tenant == h->tenant ? k : NULL;
     h->price = query_column_int(q, 6);
     h->tariff = (struct tariff){.rate = query_column_int(q, 7),
                                 .input = query_column_int(q, 14),
@@ -52,7 +54,7 @@ static int check_unsettled(struct store *s, const struct hold *h, struct error *
 }
 
 /* The first request that is open. 1: there was one. */
-static int recover_one(struct cloud *c, struct error *e) {
+static int recover_one(struct cloud *c, const char *node, const char *wanted, struct error *e) {
     struct query *q;
     struct hold *h = NULL;
     int rc =
@@ -60,17 +62,19 @@ static int recover_one(struct cloud *c, struct error *e) {
                     "SELECT r.id, r.model, r.route, r.node, r.tenant, r.key, r.price, r.rate, r.at, "
                     "r.prompt, r.most, r.hold,"
                     " r.sent, r.cached, coalesce(p.input, 0), coalesce(p.cached, 0), coalesce(p.output, 0)"
-                    " FROM request r LEFT JOIN price p ON p.id = r.price WHERE r.state = 'open' LIMIT 1",
+                    " FROM request r LEFT JOIN price p ON p.id = r.price WHERE r.state = 'open'"
+                    " AND ($1 = '*' OR r.node = $1) AND ($2 = '' OR r.id = $2) LIMIT 1",
                     e);
-    if (rc != 0 || (rc = query_step(q, e)) <= 0)
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(node != NULL ? node : "*"));
+    query_text(q, 2, str_from(wanted));
+    if ((rc = query_step(q, e)) <= 0)
         return rc;
     if ((rc = read_open(c, q, &h, e)) == 0 && (rc = query_run(q, e)) == 0) {
-        pthread_mutex_lock(&c->lock);
-        hold_recover(c, h);
-        pthread_mutex_unlock(&c->lock);
         rc = check_unsettled(c->store, h, e);
         if (rc == 0)
-            rc = settle_charge(c, h, e);
+            rc = settle_left_open(c, h, e);
         if (rc == 0)
             rc = answer_recover(c->store, str_from(h->id), h->settlement.completion_tokens > 0, e);
     }
@@ -78,19 +82,28 @@ static int recover_one(struct cloud *c, struct error *e) {
     return rc != 0 ? rc : 1;
 }
 
-int recover_open(struct cloud *c, struct error *e) {
-    int n = 0, rc = ledger_begin(&c->ledger, e);
-    if (rc != 0)
-        return rc;
+int recover_requests(struct cloud *c, const char *node, const char *id, int *n, struct error *e) {
+    int rc;
     c->now = clock_wall_ns();
-    while ((rc = recover_one(c, e)) > 0)
-        n++;
-    if (rc == 0 && (rc = settle_group(c, e)) == 0)
-        rc = ledger_commit(&c->ledger, e);
+    while ((rc = recover_one(c, node, id, e)) > 0)
+        ++*n;
     if (rc == ERR_CONFLICT) /* nobody else has the books open, as that would say to our caller */
         rc = e->code = ERR_CORRUPT;
+    return rc;
+}
+
+int recover_open(struct cloud *c, struct error *e) {
+    int n = 0, rc = journal_begin(c, e);
     if (rc != 0)
-        ledger_rollback(&c->ledger);
+        return rc;
+    if (c->shared == NULL)
+        rc = recover_requests(c, NULL, "", &n, e);
+    else if ((rc = recover_requests(c, shared_node(c), "", &n, e)) == 0)
+        rc = recover_requests(c, "", "", &n, e); /* of before nodes had names */
+    if (rc == 0)
+        rc = journal_commit(c, e);
+    if (rc != 0)
+        journal_rollback(c);
     else if (n > 0)
         log_warn("%d requests were cut off by the last end of the server; each is settled for what was sent",
                  n);

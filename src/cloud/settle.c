@@ -84,11 +84,19 @@ static int finish_request(struct store *s, const char *id, const struct usage_re
 
 /* ---- what a group comes to: many charges change few accounts, so each is written once ---- */
 
-static void touch(struct cloud *c, struct tenant *t) {
+/* Before anything of theirs changes: the transaction may not be to be. */
+static void touch(struct cloud *c, struct tenant *t, struct key *k) {
+    if (k != NULL && !k->touched) {
+        k->touched = true;
+        k->before = k->limited.used;
+        k->next_touched = c->touched_keys;
+        c->touched_keys = k;
+    }
     if (t->touched)
         return;
     t->touched = true;
     t->moves = (struct movement){0};
+    t->before = (struct before){t->balance, t->held, t->remainder, t->limited.used};
     t->next_touched = c->touched;
     c->touched = t;
 }
@@ -131,30 +139,68 @@ static int count_usage(struct cloud *c, struct tenant *t, const struct usage_rec
     return usage_add(&y->sum, u, e);
 }
 
-static int write_remainder(struct store *s, const struct tenant *t, struct error *e) {
+static int write_remainder(struct ledger *l, const struct tenant *t, struct error *e) {
     struct query *q;
-    int rc = store_query(s, &q, "UPDATE account SET remainder = $2 WHERE id = $1", e);
+    int rc = store_query(l->store, &q, "UPDATE account SET remainder = $2, turn = $3 WHERE id = $1", e);
     if (rc != 0)
         return rc;
     query_int(q, 1, t->account);
     query_int(q, 2, t->written_remainder);
+    query_int(q, 3, l->turn);
     return query_run(q, e);
 }
 
 /* ---- the entries of a group ---- */
 
-int settle_hold(struct cloud *c, struct hold *h, struct error *e) {
-    touch(c, h->tenant);
+static int write_hold(struct cloud *c, struct hold *h, struct error *e) {
+    touch(c, h->tenant, h->limited_key);
     if (__builtin_add_overflow(h->tenant->moves.pending_debit, h->held, &h->tenant->moves.pending_debit))
         return error_set(e, ERR_INVALID, "the holds would be too large");
     struct usage_record u = open_record(h);
-    int rc = h->whole ? 0 : insert_request(c->store, h->id, &u, e);
+    return h->whole ? 0 : insert_request(c->store, h->id, &u, e);
+}
+
+static void note_refusal(struct hold *h, const struct error *why) {
+    h->refused = true;
+    h->refusal = malloc(sizeof *h->refusal);
+    if (h->refusal != NULL)
+        *h->refusal = *why;
+}
+
+/* Where nodes share the books, this is where it is decided whether the hold is to be. */
+static int decide(struct cloud *c, struct hold *h, struct error *e) {
+    struct error why = {0};
+    bool taken = false;
+    int rc = h->answer != NULL ? answer_try_running(c->store, h, &taken, e) : 0;
+    if (rc != 0)
+        return rc;
+    if (taken) {
+        error_param(&why, ERR_CONFLICT, "Idempotency-Key",
+                    "the request under this Idempotency-Key is running elsewhere; ask again in a moment");
+        note_refusal(h, &why);
+        return 0;
+    }
+    touch(c, h->tenant, h->limited_key);
+    pthread_mutex_lock(&c->lock);
+    int refused = hold_decide(c, h, &why);
+    pthread_mutex_unlock(&c->lock);
+    if (refused == 0)
+        return write_hold(c, h, e);
+    note_refusal(h, &why);
+    return h->answer != NULL ? answer_recover(c->store, str_from(h->id), false, e) : 0;
+}
+
+int settle_hold(struct cloud *c, struct hold *h, struct error *e) {
+    if (c->shared != NULL)
+        return decide(c, h, e);
+    int rc = write_hold(c, h, e);
     return rc != 0 || h->answer == NULL ? rc : answer_write_running(c->store, h, e);
 }
 
 int settle_sent(struct cloud *c, const struct hold *h, struct error *e) {
     struct query *q;
-    int rc = store_query(c->store, &q, "UPDATE request SET sent = $2, cached = $3 WHERE id = $1", e);
+    int rc = store_query(c->store, &q,
+                         "UPDATE request SET sent = $2, cached = $3 WHERE id = $1 AND state = 'open'", e);
     if (rc != 0)
         return rc;
     query_text(q, 1, str_from(h->id));
@@ -163,7 +209,7 @@ int settle_sent(struct cloud *c, const struct hold *h, struct error *e) {
     return query_run(q, e);
 }
 
-int settle_charge(struct cloud *c, struct hold *h, struct error *e) {
+static int write_charge(struct cloud *c, struct hold *h, struct error *e) {
     struct tenant *t = h->tenant;
     struct revenue *r;
     struct usage_record u = settled_record(h);
@@ -185,7 +231,6 @@ int settle_charge(struct cloud *c, struct hold *h, struct error *e) {
         (h->answer != NULL && (rc = answer_write_end(c->store, h, e)) != 0) ||
         (h->warning.any && (rc = warn_settled(c, h, e)) != 0))
         return rc;
-    touch(c, t);
     t->written_remainder = h->remainder;
     t->moves.pending_debit -= h->held;
     if (__builtin_sub_overflow(t->moves.balance, h->charge, &t->moves.balance) ||
@@ -194,13 +239,35 @@ int settle_charge(struct cloud *c, struct hold *h, struct error *e) {
     return count_usage(c, t, &u, e);
 }
 
+int settle_charge(struct cloud *c, struct hold *h, struct error *e) {
+    struct tenant *t = h->tenant;
+    touch(c, t, h->limited_key);
+    if (c->shared != NULL) {
+        if (h->fence != shared_fence(c)) /* another node has settled it */
+            return 0;
+        pthread_mutex_lock(&c->lock);
+        hold_settle(c, h);
+        pthread_mutex_unlock(&c->lock);
+    }
+    return write_charge(c, h, e);
+}
+
+int settle_left_open(struct cloud *c, struct hold *h, struct error *e) {
+    touch(c, h->tenant, h->limited_key);
+    pthread_mutex_lock(&c->lock);
+    hold_recover(c, h);
+    pthread_mutex_unlock(&c->lock);
+    return write_charge(c, h, e);
+}
 int settle_group(struct cloud *c, struct error *e) {
     int rc = 0;
-    for (struct tenant *t; rc == 0 && (t = c->touched) != NULL; c->touched = t->next_touched) {
-        t->touched = false;
-        rc = ledger_move(&c->ledger, t->account, &t->moves, e);
+    for (struct tenant *t = c->touched; rc == 0 && t != NULL; t = t->next_touched) {
+        if (t->moves.balance != 0 || t->moves.pending_debit != 0)
+            rc = ledger_move(&c->ledger, t->account, &t->moves, e);
         if (rc == 0 && t->tallies != NULL)
-            rc = write_remainder(c->store, t, e);
+            rc = write_remainder(&c->ledger, t, e);
+        if (rc == 0 && c->shared != NULL)
+            rc = limit_write_used(c, t->id, 0, &t->limited.used, e);
         for (struct tally *y; rc == 0 && (y = t->tallies) != NULL;) {
             rc = usage_write(&c->ledger, t->id, &y->sum, c->now, e);
             t->tallies = y->next;
@@ -208,6 +275,8 @@ int settle_group(struct cloud *c, struct error *e) {
             c->spare_tallies = y;
         }
     }
+    for (struct key *k = c->touched_keys; rc == 0 && c->shared != NULL && k != NULL; k = k->next_touched)
+        rc = limit_write_used(c, k->tenant->id, k->id, &k->limited.used, e);
     for (struct revenue *r = c->revenues; rc == 0 && r != NULL; r = r->next) {
         if (r->moves.balance != 0)
             rc = ledger_move(&c->ledger, r->account, &r->moves, e);
@@ -216,8 +285,9 @@ int settle_group(struct cloud *c, struct error *e) {
     return rc;
 }
 
-void settle_undo(struct cloud *c) {
-    for (struct tenant *t = c->tenants; t != NULL; t = t->next) { /* settle_group may have failed at any */
+void settle_done(struct cloud *c) {
+    for (; c->touched != NULL; c->touched = c->touched->next_touched) {
+        struct tenant *t = c->touched;
         t->touched = false;
         for (struct tally *y; (y = t->tallies) != NULL;) {
             t->tallies = y->next;
@@ -225,7 +295,28 @@ void settle_undo(struct cloud *c) {
             c->spare_tallies = y;
         }
     }
-    c->touched = NULL;
+    for (; c->touched_keys != NULL; c->touched_keys = c->touched_keys->next_touched)
+        c->touched_keys->touched = false;
+}
+
+/* Where nodes share the books, memory changes with them; else it was ahead of them, and nothing is right any more. */
+static void put_back(struct cloud *c) {
+    pthread_mutex_lock(&c->lock);
+    for (struct tenant *t = c->touched; t != NULL; t = t->next_touched) {
+        t->balance = t->before.balance;
+        t->held = t->before.held;
+        t->remainder = t->before.remainder;
+        t->limited.used = t->before.used;
+    }
+    for (struct key *k = c->touched_keys; k != NULL; k = k->next_touched)
+        k->limited.used = k->before;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void settle_undo(struct cloud *c) {
+    if (c->shared != NULL)
+        put_back(c);
+    settle_done(c);
     /* The accounts of revenue may be new, and gone with the rest. */
     for (struct revenue *r; (r = c->revenues) != NULL; free(r))
         c->revenues = r->next;

@@ -128,7 +128,7 @@ void completion_fail(struct completion *c, const struct error *e) {
 }
 
 void completion_give_up(struct completion *c, const struct error *e) {
-    if (c->hold == NULL || c->finished || (c->failed && !c->ended))
+    if (c->hold == NULL || c->asking || c->finished || (c->failed && !c->ended))
         return; /* all is said */
     completion_drop_unsent(c);
     c->failed = c->ended = false;
@@ -260,24 +260,20 @@ static void on_engine_event(void *context, const struct engine_event *event) {
         http_wake(g->http);
 }
 
-/* A hold for the worst case. A caller who set no limit gets the longest answer that its credit covers, and a minute's tokens. */
+/* Ask for a hold for the worst case. A caller who set no limit gets the longest answer that its credit covers, and a minute's tokens. */
 static int admit(struct completion *c, struct error *e) {
     struct admission a = {.who = &c->who,
                           .model = c->ask.model,
                           .prompt_tokens = c->prompt_tokens,
+                          .max_completion_tokens = (uint64_t)c->max_tokens * c->choices,
+                          .least_completion_tokens =
+                              c->ask.max_tokens == 0 ? (uint64_t)LEAST_ANSWER * c->choices : 0,
                           .route = c->ask.chat ? STR("chat.completions") : STR("completions"),
                           .address = c->from,
                           .rates = &c->rates,
                           .answer = once_answer(c)};
     snprintf(a.request_id, sizeof a.request_id, "%s", c->id);
-    for (;;) {
-        a.max_completion_tokens = (uint64_t)c->max_tokens * c->choices;
-        int rc = cloud_admit(c->gateway->cloud, &a, &c->hold, e);
-        bool too_long = rc == ERR_CREDIT || (rc == ERR_BUSY && e->wait_ns < 0);
-        if (!too_long || c->ask.max_tokens != 0 || c->max_tokens / 2 < LEAST_ANSWER)
-            return rc;
-        c->max_tokens /= 2;
-    }
+    return cloud_admit(c->gateway->cloud, &a, &c->hold, e);
 }
 
 static int submit(struct completion *c, struct choice *ch, struct error *e) {
@@ -339,7 +335,11 @@ static int start(struct completion *c, struct error *e) {
         c->choices = 0;
         return error_set(e, ERR_NO_MEMORY, "no memory for the request");
     }
-    int rc = admit(c, e);
+    return admit(c, e);
+}
+
+static int submit_all(struct completion *c, struct error *e) {
+    int rc = 0;
     for (uint32_t i = 0; i < c->choices && rc == 0; i++) {
         struct choice *ch = &c->choice[i];
         ch->completion = c;
@@ -354,10 +354,41 @@ static int start(struct completion *c, struct error *e) {
     return rc;
 }
 
+/* Submit when the books have granted the hold; while they have not decided, wait to be told. */
+static void go_on(struct completion *c) {
+    uint64_t most = 0;
+    int rc = cloud_granted(&c->hold, &c->rates, &most, &c->error);
+    c->asking = rc == 1;
+    if (c->asking) {
+        c->next_asking = c->gateway->asking;
+        c->gateway->asking = c;
+        return;
+    }
+    if (rc == 0) {
+        c->max_tokens = (uint32_t)(most / c->choices);
+        rc = c->closed || c->failed ? 0 : submit_all(c, &c->error);
+    }
+    if (rc != 0)
+        completion_fail(c, &c->error);
+    if (c->x == NULL && c->running == 0)
+        completion_end(c);
+}
+
+void completion_hear_books(struct gateway *g) {
+    struct completion *c = g->asking;
+    g->asking = NULL;
+    for (struct completion *next; c != NULL; c = next) {
+        next = c->next_asking;
+        go_on(c);
+    }
+}
+
 void completion_start(struct completion *c) {
     int rc = c->prepared != 0 ? c->prepared : start(c, &c->error);
     if (rc != 0)
         completion_fail(c, &c->error);
+    else
+        go_on(c);
 }
 
 static void prepared(void *completion) {

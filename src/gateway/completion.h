@@ -75,10 +75,12 @@ struct completion {
     struct emission *emission;
     size_t emissions, capacity, emissions_written, emissions_taken;
     uint64_t emission_base;
-    bool preparing, ended /* all is in out */, finished, failed, closed, complete;
+    bool preparing, asking /* the books, for the hold */, ended /* all is in out */, finished, failed, closed,
+        complete;
     uint64_t taken; /* completion tokens that the socket took, all choices */
     struct completion *next, **link;
     struct completion *next_held, **held_link; /* held_link: NULL, or it waits for the books */
+    struct completion *next_asking;
 
     /* Under an Idempotency-Key (idempotency.c). */
     bool keyed;

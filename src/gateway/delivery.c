@@ -144,6 +144,8 @@ static void read_by_nobody(struct completion *c) {
 }
 
 void completion_pump(struct completion *c) {
+    if (c->asking)
+        return;
     if (c->x == NULL && c->hold != NULL && !c->closed)
         read_by_nobody(c);
     if (c->x == NULL || c->finished || c->hold == NULL)
@@ -386,7 +388,7 @@ void completion_closed(void *completion, bool complete) {
         read_by_nobody(c);
     else
         leave(c);
-    if (!c->preparing && c->running == 0)
+    if (!c->preparing && !c->asking && c->running == 0)
         completion_end(c);
 }
 
@@ -404,7 +406,7 @@ static void settle(struct completion *c, bool kept) {
         if (ch->total_ns > s.total_ns)
             s.total_ns = ch->total_ns;
     }
-    cloud_settle(c->hold, &s, NULL);
+    cloud_settle(c->hold, &s);
 }
 
 static void free_choice(struct choice *ch) {

@@ -99,6 +99,7 @@ static void on_wake(void *context) {
     worker_done(g->worker);
     worker_done(g->clerk);
     if (atomic_exchange(&g->durable, false)) {
+        completion_hear_books(g);
         once_answers(g);
         go_on(g);
     }

@@ -127,6 +127,7 @@ void completion_receive(struct gateway *g, struct exchange *x, const struct http
 extern const struct worker_kind completion_worker; /* long bodies are parsed and encoded aside */
 void completion_event(struct choice *to, const struct engine_event *event);
 void completion_pump(struct completion *c);
+void completion_hear_books(struct gateway *g);                  /* those that asked for a hold go on */
 void completion_books_committed(struct gateway *g);             /* those that waited for it go on */
 struct completion *completion_next(const struct completion *c); /* of the gateway's live ones */
 void completion_abort(struct completion *c);                    /* cut the client off */
@@ -165,9 +166,10 @@ struct gateway {
     struct errand *errand;         /* requests about the books, linked */
     uint32_t errands;
     struct metrics metrics;
-    struct completion *live;  /* all completions, linked */
-    struct completion *held;  /* those whose bytes wait for the books */
-    struct once *once[ONCES]; /* keys in use, by their first byte */
+    struct completion *live;   /* all completions, linked */
+    struct completion *asking; /* those whose holds the books have not decided */
+    struct completion *held;   /* those whose bytes wait for the books */
+    struct once *once[ONCES];  /* keys in use, by their first byte */
     uint64_t replays;
     int64_t created;  /* seconds since 1970 */
     uint64_t last_id; /* the time in the latest request's id */

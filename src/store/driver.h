@@ -45,6 +45,8 @@ struct query {
 void store_forget(struct store *s);
 
 int sqlite_open(struct store **out, const char *folder, struct error *e);
-int postgres_open(struct store **out, const char *url, bool alone, struct error *e);
+/* Who else may have the books open: nobody; others that share them; whoever has. */
+enum postgres_company { POSTGRES_ALONE, POSTGRES_SHARED, POSTGRES_BESIDE };
+int postgres_open(struct store **out, const char *url, enum postgres_company company, struct error *e);
 
 #endif

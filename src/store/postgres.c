@@ -476,17 +476,17 @@ static const struct driver driver = {
     .renumber = renumber,
 };
 
-int postgres_open(struct store **out, const char *url, bool alone, struct error *e) {
+int postgres_open(struct store **out, const char *url, enum postgres_company company, struct error *e) {
     struct postgres *s = calloc(1, sizeof *s);
     if (s == NULL || (s->url = strdup(url)) == NULL) {
         free(s);
         return error_set(e, ERR_NO_MEMORY, "no memory for the books");
     }
     s->base.driver = &driver;
-    s->alone = alone;
+    s->company = company;
     s->base.patient = true; /* a migration may take long */
     int rc = postgres_connect(s, e);
-    s->base.patient = !alone;
+    s->base.patient = company == POSTGRES_BESIDE;
     if (rc != 0) {
         store_close(&s->base);
         return rc;

@@ -16,9 +16,9 @@ struct postgres {
     char committing[24]; /* the transaction whose commit was sent and not answered, or "" */
     PGconn *next;        /* a connection that is being made in place of one that broke */
     int64_t next_until;  /* when that is given up */
-    bool alone;          /* nobody else may have the books open */
-    bool writing;        /* in a transaction */
-    int rc;              /* the first error of what was sent since store_begin */
+    enum postgres_company company;
+    bool writing; /* in a transaction */
+    int rc;       /* the first error of what was sent since store_begin */
     struct error error;
     struct postgres_query *reading; /* its rows are on their way */
 };

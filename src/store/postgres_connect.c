@@ -115,6 +115,8 @@ static const char session[] =
     "SET client_min_messages = warning; SET bytea_output = hex; SET standard_conforming_strings = on;"
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3;"
     "SET idle_in_transaction_session_timeout = '60s'";
+/* Others wait for the head of the books meanwhile. */
+static const char among_nodes[] = "SET idle_in_transaction_session_timeout = '10s'";
 
 /* ---- the schema ---- */
 
@@ -170,7 +172,9 @@ static int migrate_step(struct postgres *s, int64_t at, struct error *e) {
     return rc;
 }
 
-/* In one transaction, the lock taken first: of two nodes that start together one migrates. */
+#define THE_BOOKS "(1970169698, hashtext(current_schema()::text))" /* the lock of who has them open */
+
+/* In one transaction, the lock taken first: of two nodes that start together one migrates. What others have open stays as it is. */
 static int migrate(struct postgres *s, struct error *e) {
     int64_t at = 0;
     int known = store_version();
@@ -181,6 +185,14 @@ static int migrate(struct postgres *s, struct error *e) {
                      e);
     if (rc == 0 && (rc = version_of(s, &at, e)) == 0)
         rc = schema_check(at, e);
+    bool old = rc == 0 && at > 0 && at < known;
+    if (old && (rc = is_setting(s, "SELECT pg_try_advisory_xact_lock" THE_BOOKS, "t", e)) >= 0)
+        rc = rc == 1
+                 ? 0
+                 : error_set(e, ERR_CONFLICT,
+                             "the books are of version %d and other nodes have them open: stop those, and "
+                             "start this one first",
+                             (int)at);
     for (; rc == 0 && at < known; at++)
         rc = migrate_step(s, at, e);
     return rc == 0 ? run_now(s, "COMMIT", e) : rc;
@@ -202,19 +214,23 @@ static int set_up(struct postgres *s, struct error *e) {
     if (PQstatus(s->db) != CONNECTION_OK)
         return postgres_fail(s, NULL, e);
     PQsetNoticeReceiver(s->db, be_silent, NULL);
-    if ((rc = run_now(s, session, e)) != 0 || (rc = check_server(s, e)) != 0)
+    if ((rc = run_now(s, session, e)) != 0 || (rc = check_server(s, e)) != 0 ||
+        (s->company == POSTGRES_SHARED && (rc = run_now(s, among_nodes, e)) != 0))
         return rc;
     return migrate(s, e);
 }
 
 /* The lock of the session, which ends with it: a server that was killed has it for a moment still. */
-static int be_alone(struct postgres *s, int tries, struct error *e) {
-    int rc = s->alone ? 0 : 1;
+static int be_in_company(struct postgres *s, int tries, struct error *e) {
+    bool alone = s->company == POSTGRES_ALONE;
+    int rc = s->company != POSTGRES_BESIDE ? 0 : 1;
     for (int i = 0; i < tries && rc == 0; i++) {
         if (i > 0)
             usleep(100000);
-        rc = is_setting(s, "SELECT pg_try_advisory_lock(1970169698, hashtext(current_schema()::text))", "t",
-                        e);
+        rc = is_setting(s,
+                        alone ? "SELECT pg_try_advisory_lock" THE_BOOKS
+                              : "SELECT pg_try_advisory_lock_shared" THE_BOOKS,
+                        "t", e);
     }
     return rc == 0 ? error_set(e, ERR_CONFLICT, "another unkai has the books of this database open")
                    : (rc < 0 ? rc : 0);
@@ -235,7 +251,7 @@ int postgres_connect(struct postgres *s, struct error *e) {
         return error_set(e, ERR_INVALID, "UNKAI_DB is no address like postgresql://USER@HOST/DATABASE");
     PQconninfoFree(parsed);
     s->db = PQconnectdbParams(option_names, value, 1);
-    if ((rc = set_up(s, e)) != 0 || (rc = be_alone(s, 30, e)) != 0)
+    if ((rc = set_up(s, e)) != 0 || (rc = be_in_company(s, 30, e)) != 0)
         return rc;
     return start_pipeline(s, e);
 }
@@ -270,7 +286,8 @@ static int take_over(struct postgres *s, bool *committed, struct error *e) {
     s->db = s->next;
     s->next = NULL;
     int rc = set_up(s, e);
-    if (rc == 0 && be_alone(s, 1, e) != 0) /* our old connection has it, or somebody else who found it free */
+    if (rc == 0 &&
+        be_in_company(s, 1, e) != 0) /* our old connection has it, or somebody else who found it free */
         rc = e->code = ERR_UNAVAILABLE;
     if (rc == 0 && (rc = ask_outcome(s, committed, e)) == 0)
         rc = start_pipeline(s, e);

@@ -56,7 +56,15 @@ const char *const schema_migrations[] = {
     "STRICT;" /* open ones alone */
     /* The head of the books, one row: who writes locks it. */
     "CREATE TABLE book (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,"
-    " period INTEGER NOT NULL, zone INTEGER NOT NULL) STRICT;" /* zone: minutes east of UTC, where a month begins */
+    " period INTEGER NOT NULL, zone INTEGER NOT NULL," /* zone: minutes east of UTC, where a month begins */
+    /* Of books that nodes share (shared.c): the number of the last transaction, and of those that last changed prices, and anything else that nodes keep in mind. */
+    " turn INTEGER NOT NULL DEFAULT 0, prices INTEGER NOT NULL DEFAULT 0, rest INTEGER NOT NULL DEFAULT 0,"
+    " seal BLOB NOT NULL DEFAULT x'') STRICT;" /* of the secret that the keys' hashes are made with */
+    /* turn: the transaction of a node that changed the row last. */
+    "ALTER TABLE account ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX account_turn ON account (turn);"
+    "ALTER TABLE tenant ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;" /* and of its keys and limits */
+    "CREATE INDEX tenant_turn ON tenant (turn);"
     "CREATE TABLE period (id INTEGER PRIMARY KEY, month TEXT NOT NULL UNIQUE, first_seq INTEGER NOT NULL,"
     " last_seq INTEGER NOT NULL, closed INTEGER NOT NULL, root BLOB NOT NULL, statement TEXT NOT NULL,"
     " signature BLOB NOT NULL) STRICT;" /* open: last_seq 0, closed 0 */
@@ -87,9 +95,15 @@ const char *const schema_migrations[] = {
     "NULL, addresses TEXT NOT "
     "NULL,"
     " warn TEXT NOT NULL, PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;" /* models, addresses: JSON arrays; warn: percents */
-    "CREATE TABLE bucket (tenant INTEGER NOT NULL, key INTEGER NOT NULL, kind TEXT NOT NULL, level INTEGER "
-    "NOT NULL,"
-    " at INTEGER NOT NULL, PRIMARY KEY (tenant, key, kind)) STRICT, WITHOUT ROWID;"
+    /* What is used of limits, where nodes share the books (struct used in cloud/limit.h). */
+    "CREATE TABLE used (tenant INTEGER NOT NULL, key INTEGER NOT NULL, turn INTEGER NOT NULL, at INTEGER NOT "
+    "NULL,"
+    " requests INTEGER NOT NULL, tokens INTEGER NOT NULL," /* buckets: how far from full at `at`, in ns */
+    " open INTEGER NOT NULL, held INTEGER NOT NULL, day INTEGER NOT NULL, day_spent INTEGER NOT NULL,"
+    " last_day INTEGER NOT NULL, last_day_spent INTEGER NOT NULL, month INTEGER NOT NULL,"
+    " month_spent INTEGER NOT NULL, last_month INTEGER NOT NULL, last_month_spent INTEGER NOT NULL,"
+    " PRIMARY KEY (tenant, key)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX used_turn ON used (turn);"
     "CREATE TABLE idempotency (tenant INTEGER NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, request TEXT "
     "NOT NULL,"
     " at INTEGER NOT NULL, status INTEGER NOT NULL, type TEXT NOT NULL, answer BLOB NOT NULL,"
@@ -133,7 +147,8 @@ const char *const schema_migrations[] = {
     "NULL,"
     " operation TEXT NOT NULL, target TEXT NOT NULL, request TEXT NOT NULL, outcome TEXT NOT NULL) STRICT;"
     "CREATE TABLE node (name TEXT PRIMARY KEY, seen INTEGER NOT NULL, started INTEGER NOT NULL) STRICT, "
-    "WITHOUT ROWID;",
+    "WITHOUT ROWID;"
+    "CREATE INDEX request_of_node ON request (node) WHERE state = 'open';",
     NULL,
 };
 

@@ -10,12 +10,17 @@ bool store_is_url(const char *where) {
 
 int store_open(struct store **out, const char *where, struct error *e) {
     *out = NULL;
-    return store_is_url(where) ? postgres_open(out, where, true, e) : sqlite_open(out, where, e);
+    return store_is_url(where) ? postgres_open(out, where, POSTGRES_ALONE, e) : sqlite_open(out, where, e);
+}
+
+int store_open_shared(struct store **out, const char *where, struct error *e) {
+    *out = NULL;
+    return store_is_url(where) ? postgres_open(out, where, POSTGRES_SHARED, e) : sqlite_open(out, where, e);
 }
 
 int store_open_beside(struct store **out, const char *where, struct error *e) {
     *out = NULL;
-    return store_is_url(where) ? postgres_open(out, where, false, e)
+    return store_is_url(where) ? postgres_open(out, where, POSTGRES_BESIDE, e)
                                : error_set(e, ERR_UNSUPPORTED, "a file has one hand alone");
 }
 

@@ -15,6 +15,9 @@ struct query; /* a prepared statement; the store keeps it for the next time */
 /* Open or make the books in a folder (SQLite) or at a postgresql:// URL, and bring their schema up to date. The URL's password is in no error.
  * ERR_CONFLICT: somebody else has these books open on PostgreSQL. */
 int store_open(struct store **out, const char *where, struct error *e);
+/* The same among others that open them so: PostgreSQL alone can do that, of a folder it is store_open. ERR_CONFLICT: somebody has them alone, or
+ * the schema must be brought up to date and others have the books open. */
+int store_open_shared(struct store **out, const char *where, struct error *e);
 /* The same beside whoever has them open, to read them: PostgreSQL alone can do that. */
 int store_open_beside(struct store **out, const char *where, struct error *e);
 /* A SQLite file of that name: another one's books, or a copy. ERR_NOT_FOUND: it is to be there and is not; ERR_CONFLICT: it is to be made and is there. */

@@ -1,4 +1,6 @@
 /* Books of several months; see months.h. */
+#include "../unit/books_request.h"
+
 #include "months.h"
 
 #include "base/clock.h"
@@ -74,9 +76,9 @@ static void request(struct cloud *c, int64_t tenant, const char *model) {
     s.outcome = drawn(10) ? OUTCOME_DONE : OUTCOME_CANCELLED;
     if (drawn(20) == 0) /* nothing came */
         s = (struct settlement){.outcome = OUTCOME_FAILED};
-    if (cloud_admit(c, &a, &h, &e) != 0)
+    if (books_admit(c, &a, &h, &e) != 0)
         die("a request", &e);
-    cloud_settle(h, &s, NULL);
+    cloud_settle(h, &s);
 }
 
 /* models: how many of the list below take part. */

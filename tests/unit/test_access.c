@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "books_place.h"
+#include "books_request.h"
 
 static char folder[64];
 static struct cloud *cloud;
@@ -244,10 +245,10 @@ static void test_buckets(void **state) {
     assert_int_equal(cloud_authenticate(cloud, str_from(key), &here, &who, &e), 0);
     struct admission a = {
         .who = &who, .model = STR("m"), .request_id = "r", .prompt_tokens = 10, .max_completion_tokens = 5};
-    assert_int_equal(cloud_admit(cloud, &a, &hold, &e), 0);
+    assert_int_equal(books_admit(cloud, &a, &hold, &e), 0);
     struct settlement s = {.completion_tokens = 4, .cached_tokens = 3};
     cloud_sent(hold, 4, 3);
-    cloud_settle(hold, &s, NULL);
+    cloud_settle(hold, &s);
     char now[200];
     int64_t day = (int64_t)time(NULL) / 86400 * 86400;
     snprintf(now, sizeof now,

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "books_place.h"
+#include "books_request.h"
 
 enum { STREAMS = 8, TOKENS = 20000 };
 
@@ -88,7 +89,7 @@ static struct hold *admit(struct cloud *c, const char *id) {
         .who = &who, .model = STR("m"), .prompt_tokens = 10, .max_completion_tokens = TOKENS};
     struct hold *h = NULL;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    cloud_admit(c, &a, &h, &e);
+    books_admit(c, &a, &h, &e);
     return h;
 }
 
@@ -137,7 +138,7 @@ static void wait_until(struct cloud *c, bool away) {
 
 static void settle(struct stream *s) {
     struct settlement end = {.completion_tokens = s->sent, .outcome = OUTCOME_DONE};
-    cloud_settle(s->hold, &end, NULL);
+    cloud_settle(s->hold, &end);
     s->hold = NULL;
 }
 
@@ -183,7 +184,7 @@ static void test_streams_go_on(void **state) {
     }
     struct hold *h = admit(c, "again");
     assert_non_null(h);
-    cloud_settle(h, &(struct settlement){.outcome = OUTCOME_FAILED}, NULL);
+    cloud_settle(h, &(struct settlement){.outcome = OUTCOME_FAILED});
     cloud_close(c);
     for (int i = 0; i < STREAMS; i++)
         all += s[i].sent;
@@ -257,7 +258,7 @@ static void test_breaks(void **state) {
                 continue;
             }
             cloud_sent(h, 7, 0);
-            cloud_settle(h, &end, NULL);
+            cloud_settle(h, &end);
             settled++;
             usleep(100);
         }

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "books_place.h"
+#include "books_request.h"
 
 static char folder[64], file[80];
 static struct error e;
@@ -73,7 +74,7 @@ static struct hold *admit(struct cloud *c, const char *id) {
     struct hold *h = NULL;
     struct error why;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    if (cloud_admit(c, &a, &h, &why) != 0)
+    if (books_admit(c, &a, &h, &why) != 0)
         fail_msg("%s", why.text);
     return h;
 }
@@ -92,7 +93,7 @@ static void *run_load(void *context) {
         snprintf(id, sizeof id, "l%d", i);
         struct hold *h = admit(l->c, id);
         cloud_sent(h, 7, 0);
-        cloud_settle(h, &s, NULL);
+        cloud_settle(h, &s);
         atomic_fetch_add(&l->settled, 1);
         usleep(100);
     }
@@ -119,7 +120,7 @@ static void test_while_serving(void **state) {
     atomic_store(&load.stop, true);
     pthread_join(thread, NULL);
     int after = atomic_load(&load.settled);
-    cloud_settle(open, &(struct settlement){.outcome = OUTCOME_FAILED}, NULL);
+    cloud_settle(open, &(struct settlement){.outcome = OUTCOME_FAILED});
     cloud_close(load.c);
     must_verify(folder);
 

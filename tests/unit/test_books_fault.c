@@ -3,6 +3,8 @@
  * a sync: 32 tokens a stream may be sent, of 1,024 streams, and no more; killed or without power there, the books are whole.
  *
  * The disk is a layer between SQLite and its own one (a VFS, sqlite.org/vfs.html) that counts what changes a file. */
+#include "books_request.h"
+
 #include "cloud/cloud.h"
 #include "cloud/control.h"
 
@@ -213,7 +215,7 @@ static bool admit(struct cloud *c, int number, struct answer *answer, struct hol
     struct admission a = {
         .who = &who, .model = STR("m"), .prompt_tokens = 10, .max_completion_tokens = EACH, .answer = answer};
     snprintf(a.request_id, sizeof a.request_id, "r%d", number);
-    return cloud_admit(c, &a, out, e) == 0;
+    return books_admit(c, &a, out, e) == 0;
 }
 
 static struct answer *answer_of(int stream) {
@@ -269,7 +271,7 @@ static uint64_t stream(struct cloud *c) {
             continue;
         answer[i]->status = sent[i] == EACH ? 200 : sent[i] > 0 ? ANSWER_SPENT : ANSWER_NONE;
         buf_text(&answer[i]->bytes, "answer");
-        cloud_settle(h[i], &s, NULL);
+        cloud_settle(h[i], &s);
     }
     return all;
 }
@@ -398,9 +400,8 @@ static void test_hanging_disk(void **state) {
         assert_true(admit(c, i, NULL, &h[i], &e));
     for (int i = 0; i < AHEAD; i++)
         send_up_to(h[i], &sent[i], UNJOURNALLED);
-    cloud_settle(h[0], &(struct settlement){.outcome = OUTCOME_CANCELLED}, NULL);
-    cloud_settle(h[1], &(struct settlement){.completion_tokens = UNJOURNALLED, .outcome = OUTCOME_DONE},
-                 NULL);
+    cloud_settle(h[0], &(struct settlement){.outcome = OUTCOME_CANCELLED});
+    cloud_settle(h[1], &(struct settlement){.completion_tokens = UNJOURNALLED, .outcome = OUTCOME_DONE});
     usleep(20000);
     for (int i = 2; i < AHEAD; i++)
         assert_int_equal(cloud_may_send(h[i]), UNJOURNALLED);
@@ -408,7 +409,7 @@ static void test_hanging_disk(void **state) {
     atomic_store(&disk.hangs, false);
     for (int i = 2; i <= AHEAD; i++) {
         send_up_to(h[i], &sent[i], 2 * UNJOURNALLED);
-        cloud_settle(h[i], &(struct settlement){.completion_tokens = sent[i], .outcome = OUTCOME_DONE}, NULL);
+        cloud_settle(h[i], &(struct settlement){.completion_tokens = sent[i], .outcome = OUTCOME_DONE});
     }
     cloud_close(c);
     assert_int_equal(ask("{\"op\":\"ledger.verify\"}", "ok"), 1);

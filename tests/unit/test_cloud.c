@@ -24,6 +24,7 @@
 #include <cmocka.h>
 
 #include "books_place.h"
+#include "books_request.h"
 
 static const struct address nowhere;
 
@@ -214,7 +215,7 @@ static struct hold *admit_for(struct cloud *c, int64_t tenant, const char *id, u
         .who = &who, .model = STR("m"), .prompt_tokens = prompt, .max_completion_tokens = most};
     struct hold *h = NULL;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    cloud_admit(c, &a, &h, e);
+    books_admit(c, &a, &h, e);
     return h;
 }
 
@@ -237,11 +238,9 @@ static void *race(void *context) {
         struct hold *h = admit(r->c, id, 10, 100, &e);
         if (h == NULL)
             continue;
-        amount charged;
         struct settlement s = {.cached_tokens = 3, .completion_tokens = 37, .outcome = OUTCOME_DONE};
         cloud_sent(h, 37, 3);
-        cloud_settle(h, &s, &charged);
-        r->charged += charged;
+        r->charged += books_settle(r->c, h, id, &s);
         r->admitted++;
     }
     return NULL;
@@ -294,7 +293,7 @@ static void test_groups(void **state) {
     enum { EACH = 200 };
     struct cloud *c;
     struct error e = {0};
-    amount charged[3] = {0}, one;
+    amount charged[3] = {0};
     char id[32];
     open_tenant();
     must("{\"op\":\"tenant.create\",\"name\":\"u\",\"currency\":\"JPY\",\"credit\":\"100\"}", "name", NULL,
@@ -311,8 +310,7 @@ static void test_groups(void **state) {
         snprintf(id, sizeof id, "g%d", i);
         struct hold *h = admit_for(c, i % 3 + 1, id, 10, 100, &e);
         assert_non_null(h);
-        cloud_settle(h, &s, &one);
-        charged[i % 3] += one;
+        charged[i % 3] += books_settle(c, h, id, &s);
     }
     cloud_close(c);
     verify();
@@ -341,9 +339,7 @@ static void test_no_more_than_the_journal_allows(void **state) {
     assert_null(admit(c, "two", 10, 1000000, &e));
     assert_int_equal(e.code, ERR_CREDIT);
     struct settlement s = {.outcome = OUTCOME_FAILED};
-    amount charged;
-    cloud_settle(h, &s, &charged);
-    assert_int_equal(charged, 0);
+    assert_int_equal(books_settle(c, h, "one", &s), 0);
     cloud_close(c);
     verify();
 }
@@ -381,7 +377,7 @@ static void test_streams(void **state) {
             if (sent[i] < EACH)
                 continue;
             struct settlement s = {.completion_tokens = EACH, .outcome = OUTCOME_DONE};
-            cloud_settle(h[i], &s, NULL);
+            cloud_settle(h[i], &s);
             h[i] = NULL;
             running--;
         }
@@ -408,7 +404,7 @@ static void *sell(void *context) {
     for (int i = 0, last = -1; i <= last || last < 0; i++) {
         struct settlement done = {.completion_tokens = (uint64_t)i % 3, .outcome = OUTCOME_DONE};
         if (h[i % OPEN] != NULL)
-            cloud_settle(h[i % OPEN], &done, NULL);
+            cloud_settle(h[i % OPEN], &done);
         snprintf(id, sizeof id, "v%06d", i);
         if (last < 0 && i >= MANY && atomic_load(&s->enough))
             last = i + OPEN - 1;

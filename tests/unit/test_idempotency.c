@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "store/store.h"
 #include "books_place.h"
+#include "books_request.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -102,7 +103,7 @@ static struct hold *admit(struct cloud *c, const char *id, struct answer *a) {
     struct hold *h;
     struct error e = {0};
     snprintf(admission.request_id, sizeof admission.request_id, "%s", id);
-    if (cloud_admit(c, &admission, &h, &e) != 0)
+    if (books_admit(c, &admission, &h, &e) != 0)
         fail_msg("%s", e.text);
     return h;
 }
@@ -114,7 +115,7 @@ static void settle(struct cloud *c, struct hold *h, struct answer *a, int status
     a->status = status;
     snprintf(a->type, sizeof a->type, "text/plain");
     buf_text(&a->bytes, bytes);
-    cloud_settle(h, &s, NULL);
+    cloud_settle(h, &s);
     assert_ptr_equal(await(c), a);
     assert_int_equal(a->rc, 0);
     answer_free(a);

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "books_place.h"
+#include "books_request.h"
 
 static const struct address nowhere;
 
@@ -329,13 +330,13 @@ static struct hold *admit(struct cloud *c, const char *id, const char *model, co
     if (from != NULL)
         address_parse(str_from(from), &a.address);
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    cloud_admit(c, &a, &h, e);
+    books_admit(c, &a, &h, e);
     return h;
 }
 
 static void settle(struct hold *h, uint64_t tokens) {
     struct settlement s = {.completion_tokens = tokens, .outcome = OUTCOME_DONE};
-    cloud_settle(h, &s, NULL);
+    cloud_settle(h, &s);
 }
 
 static void test_operations(void **state) {

@@ -3,6 +3,8 @@
  * power may go again while the books recover.
  *
  * The disk is in memory, below SQLite (a VFS, sqlite.org/vfs.html). 200 times in every test run, UNKAI_POWER=10000 for a campaign; UNKAI_SEED repeats one. */
+#include "books_request.h"
+
 #include "cloud/cloud.h"
 #include "cloud/control.h"
 
@@ -465,7 +467,7 @@ static void begin(struct cloud *c, struct stream *s, int i, int64_t number) {
         books.keyed[i] = true;
         s->answer = a.answer = answer_for(i);
     }
-    if (cloud_admit(c, &a, &s->hold, &e) == 0)
+    if (books_admit(c, &a, &s->hold, &e) == 0)
         return;
     assert_int_equal(e.code, ERR_UNAVAILABLE);
     s->hold = NULL;
@@ -479,7 +481,7 @@ static void end(struct stream *s, uint64_t tokens) {
         s->answer->status = tokens == EACH ? 200 : tokens > 0 ? ANSWER_SPENT : ANSWER_NONE;
         buf_append(&s->answer->bytes, &s->answer->key, sizeof s->answer->key);
     }
-    cloud_settle(s->hold, &done, NULL);
+    cloud_settle(s->hold, &done);
     s->settled = true;
 }
 

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "books_ask.h"
+#include "books_request.h"
 
 static void test_numbers(void **state) {
     static const struct {
@@ -75,12 +76,10 @@ static amount cost(struct cloud *c, int64_t tenant, const char *model, uint64_t 
     struct settlement done = {.completion_tokens = sent, .outcome = OUTCOME_DONE};
     struct hold *h = NULL;
     struct error e = {0};
-    amount charged = -1;
     snprintf(a.request_id, sizeof a.request_id, "r%d", numbers++);
-    if (cloud_admit(c, &a, &h, &e) != 0)
+    if (books_admit(c, &a, &h, &e) != 0)
         fail_msg("%s", e.text);
-    cloud_settle(h, &done, &charged);
-    return charged;
+    return books_settle(c, h, a.request_id, &done);
 }
 
 static void sound(void) {
@@ -178,10 +177,10 @@ static void test_too_dear(void **state) {
     must("{'op':'price.set','model':'m','currency':'USD','input':'9000000000000','output':'9000000000000'}");
     must("{'op':'price.rate','base':'USD','quote':'JPY','rate':'9000000000'}");
     assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
-    assert_int_equal(cloud_admit(c, &a, &h, &e), ERR_INVALID);
+    assert_int_equal(books_admit(c, &a, &h, &e), ERR_INVALID);
     a.prompt_tokens = 0;
     a.max_completion_tokens = 1;
-    assert_int_equal(cloud_admit(c, &a, &h, &e), ERR_CREDIT);
+    assert_int_equal(books_admit(c, &a, &h, &e), ERR_CREDIT);
     cloud_close(c);
     sound();
 }

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "books_ask.h"
+#include "books_request.h"
 
 static void sound(void) {
     expect("{'op':'ledger.verify'}", "\"wrong\":[]");
@@ -182,7 +183,7 @@ static int admit(struct cloud *c, const char *id, uint64_t most, struct hold **o
     struct admission a = {.who = &who, .model = STR("m"), .prompt_tokens = 0, .max_completion_tokens = most};
     struct error e = {0};
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    return cloud_admit(c, &a, out, &e);
+    return books_admit(c, &a, out, &e);
 }
 
 static void test_tenant(void **state) {
@@ -208,7 +209,7 @@ static void test_tenant(void **state) {
     expect("{'op':'tenant.show','name':'t'}", "\"available\":\"10\"");
     assert_int_equal(admit(c, "two", 11, &none), ERR_CREDIT);
     expect_account("tenant:t", "100", "90", "0");
-    cloud_settle(h, &done, NULL);
+    cloud_settle(h, &done);
     expect("{'op':'tenant.show','name':'t'}", "\"available\":\"70\"");
     expect_account("tenant:t", "90", "20", "0");
     must("{'op':'ledger.post','transfer':'transfer:r','amount':'15'}");
@@ -227,7 +228,7 @@ static void test_tenant(void **state) {
     assert_int_equal(admit(c, "five", 135, &h), 0);
     refuse("{'op':'tenant.set','name':'t','line':'0'}", ERR_CONFLICT, "used");
     done.completion_tokens = 135;
-    cloud_settle(h, &done, NULL);
+    cloud_settle(h, &done);
     refuse("{'op':'tenant.set','name':'t','line':'49'}", ERR_CONFLICT, "used");
     expect_account("tenant:t", "-50", "0", "0");
     cloud_close(c);

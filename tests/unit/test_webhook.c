@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "books_place.h"
+#include "books_request.h"
 
 static char folder[64];
 
@@ -136,9 +137,9 @@ static void spend(struct cloud *c, const char *id, int64_t tenant, uint64_t toke
     struct error e = {0};
     struct hold *h;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    if (cloud_admit(c, &a, &h, &e) != 0)
+    if (books_admit(c, &a, &h, &e) != 0)
         fail_msg("%s", e.text);
-    cloud_settle(h, &s, NULL);
+    cloud_settle(h, &s);
 }
 
 static size_t deliveries(const char *what) {
@@ -212,7 +213,7 @@ static void die_in_debt(void) {
     struct cloud *c;
     struct hold *h;
     struct error e = {0};
-    if (cloud_open(&c, folder, NULL, NULL, &e) != 0 || cloud_admit(c, &a, &h, &e) != 0)
+    if (cloud_open(&c, folder, NULL, NULL, &e) != 0 || books_admit(c, &a, &h, &e) != 0)
         _exit(1);
     cloud_sent(h, 64, 0);
     while (cloud_may_send(h) < 64 + 32)
