@@ -73,22 +73,6 @@ static int read_template(struct buf *source, struct gguf **g, const char *path, 
     return rc;
 }
 
-static void print_json(const struct rendered *r) {
-    struct buf out = {0};
-    buf_text(&out, "{\"text\":");
-    json_write_str(&out, buf_view(&r->text));
-    buf_text(&out, ",\"segments\":[");
-    for (size_t i = 0; i < r->segments; i++) {
-        buf_printf(&out, "%s{\"control\":%s,\"text\":", i ? "," : "",
-                   r->segment[i].control ? "true" : "false");
-        json_write_str(&out, r->segment[i].text);
-        buf_byte(&out, '}');
-    }
-    buf_text(&out, "]}\n");
-    fwrite(out.p, 1, out.n, stdout);
-    buf_free(&out);
-}
-
 int cmd_template(int argc, char **argv) {
     bool json = false;
     int args;
@@ -110,6 +94,7 @@ int cmd_template(int argc, char **argv) {
     struct json *vars = NULL;
     struct template *t = NULL;
     struct rendered r = {0};
+    struct buf out = {0};
     struct error e;
     if ((rc = read_template(&source, &g, argv[1], &e)) != 0 ||
         (rc = template_parse(&t, buf_view(&source), &e)) != 0 ||
@@ -125,10 +110,10 @@ int cmd_template(int argc, char **argv) {
     if ((rc = template_render(t, vars, NULL, clock_wall_ns(), &r, &e)) != 0)
         goto out;
     if (json)
-        print_json(&r);
-    else
-        fwrite(r.text.p, 1, r.text.n, stdout);
+        rendered_json(&out, &r);
+    fwrite(json ? out.p : r.text.p, 1, json ? out.n : r.text.n, stdout);
 out:
+    buf_free(&out);
     rendered_free(&r);
     template_free(t);
     json_free(vars);

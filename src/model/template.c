@@ -88,6 +88,18 @@ int template_render(const struct template *t, const struct json *vars, const str
     return rc;
 }
 
+void rendered_json(struct buf *to, const struct rendered *r) {
+    buf_text(to, "{\"text\":");
+    json_write_str(to, buf_view(&r->text));
+    buf_text(to, ",\"segments\":[");
+    for (size_t i = 0; i < r->segments; i++) {
+        buf_printf(to, "%s{\"control\":%s,\"text\":", i ? "," : "", r->segment[i].control ? "true" : "false");
+        json_write_str(to, r->segment[i].text);
+        buf_byte(to, '}');
+    }
+    buf_text(to, "]}\n");
+}
+
 void rendered_free(struct rendered *r) {
     buf_free(&r->text);
     free(r->segment);

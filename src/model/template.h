@@ -34,5 +34,6 @@ struct conversation {
 int template_render(const struct template *t, const struct json *vars, const struct conversation *said,
                     int64_t now_ns, struct rendered *out, struct error *e);
 void rendered_free(struct rendered *r);
+void rendered_json(struct buf *to, const struct rendered *r); /* {"text", "segments"} and the end of a line */
 
 #endif

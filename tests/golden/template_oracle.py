@@ -1,6 +1,7 @@
 """The judge of the template interpreter: jinja2, set up as Hugging Face's transformers sets it up for chat templates
 (transformers/utils/chat_template_utils.py, _compile_jinja_template)."""
 import datetime
+import functools
 import json
 
 import jinja2
@@ -44,12 +45,12 @@ def environment():
     return env
 
 
-ENVIRONMENT = environment()
+parsed = functools.lru_cache(maxsize=64)(environment().from_string)
 
 
 def render(source, variables):
     """(text, None), or (None, what was raised)."""
     try:
-        return ENVIRONMENT.from_string(source).render(**variables), None
+        return parsed(source).render(**variables), None
     except (Exception, RecursionError) as problem:  # whatever Python raises, the interpreter has to refuse
         return None, f"{type(problem).__name__}: {problem}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The template interpreter against jinja2 (template_oracle.py), byte for byte; where jinja2 raises, unkai has to refuse.
 
-usage: test_template.py UNKAI [CASES]; UNKAI_SHARED names the folder with the models' own templates. Four kinds of cases: every
+usage: test_template.py UNKAI RENDER_TEMPLATES [CASES]; RENDER_TEMPLATES (render_templates.c) renders as UNKAI does, thousands in a process. UNKAI_SHARED names the folder with the models' own templates. Four kinds of cases: every
 model's template with many conversations; templates in the style of other models (templates/); hand-written snippets
 (template_cases.txt, one a line, and template_blocks.txt, between lines of "=="); random expressions (CASES of
 them) and layouts (half as many)."""
@@ -11,7 +11,6 @@ import pathlib
 import random
 import subprocess
 import sys
-import tempfile
 import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -27,25 +26,23 @@ except ImportError as missing:
 
 warnings.simplefilter("ignore")  # Python's opinion on what the random expressions index
 UNKAI = sys.argv[1]
-COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 3000
-FOLDER = tempfile.TemporaryDirectory()
-SNIPPET = pathlib.Path(FOLDER.name) / "snippet.jinja"
+RENDERER = subprocess.Popen([sys.argv[2]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+COUNT = int(sys.argv[3]) if len(sys.argv) > 3 else 3000
 
 
 class Counts:
     same = raised = wrong = 0
 
 
-def ours(path, variables):
+def ours(source, variables):
     """(text, segments, None), or (None, None, why not)."""
-    done = subprocess.run([UNKAI, "template", "--json", str(path)], input=json.dumps(variables), capture_output=True,
-                          encoding="utf-8", timeout=60)
-    if done.returncode == 1:
-        return None, None, done.stderr.strip()
-    if done.returncode != 0:
-        raise SystemExit(f"unkai template ended with {done.returncode} on {path}: {done.stderr}")
-    data = json.loads(done.stdout)
-    return data["text"], data["segments"], None
+    RENDERER.stdin.write(json.dumps({"template": source, "variables": variables}) + "\n")
+    RENDERER.stdin.flush()
+    line = RENDERER.stdout.readline()
+    if not line:
+        raise SystemExit(f"FAIL the renderer ended with {RENDERER.wait()} on {source!r}")
+    told = json.loads(line)
+    return told.get("text"), told.get("segments"), told.get("refused")
 
 
 # What unkai refuses by design: whole numbers beyond 64 bits, and slices of what has none, which jinja2 refuses too unless it
@@ -53,10 +50,13 @@ def ours(path, variables):
 BY_DESIGN = ("larger than 64 bits", "object is not subscriptable")
 
 
-def compare(name, path, source, variables, by_design=()):
+def compare(name, source, variables, by_design=()):
     """Counts one case, and says what differs. Returns our segments."""
     theirs, problem = template_oracle.render(source, variables)
-    text, segments, refusal = ours(path, variables)
+    text, segments, refusal = ours(source, variables)
+    if text != theirs and "strftime_now" in source:  # once more: a day, or whatever it writes, may have ended between the two
+        theirs, problem = template_oracle.render(source, variables)
+        text, segments, refusal = ours(source, variables)
     if text is None and any(reason in refusal for reason in by_design):
         return None
     if text != theirs:
@@ -151,10 +151,10 @@ def model_templates(folder):
         for kind, messages in conversations():
             for extra in EXTRAS:
                 variables = {"messages": messages, "bos_token": "<s>", "eos_token": "</s>", **extra}
-                compare(f"{path.name}, {kind}, {list(extra)}", path, source, variables)
+                compare(f"{path.name}, {kind}, {list(extra)}", source, variables)
             variables = {"messages": marked(messages), "tools": marked(TOOLS), "bos_token": "<s>", "eos_token": "</s>",
                          "documents": [{"text": MARK}], "add_generation_prompt": True}
-            segments = compare(f"{path.name}, {kind}, marked", path, source, variables)
+            segments = compare(f"{path.name}, {kind}, marked", source, variables)
             if segments and any(MARK in s["text"] for s in segments if s["control"]):
                 Counts.wrong += 1
                 print(f"FAIL {path.name}, {kind}: the caller's text became control")
@@ -167,8 +167,7 @@ VARIABLES = {"text": "Hello world\nfoo  ", "num": 41, "real": 1.25, "flag": True
 
 
 def snippet(source, by_design=()):
-    SNIPPET.write_bytes(source.encode())
-    compare(repr(source), SNIPPET, source, VARIABLES, by_design)
+    compare(repr(source), source, VARIABLES, by_design)
 
 
 def snippets():
@@ -275,18 +274,24 @@ def random_layouts():
 
 
 def own_template():
-    """A model file's own template, with the tokens of its vocabulary."""
+    """The command, on a model file's own template, with the tokens of its vocabulary; what is no object is refused."""
     models = pathlib.Path(os.environ.get("UNKAI_MODELS", pathlib.Path.home() / ".local/share/unkai/models"))
     path = models / "smollm2-135m-q4_1.gguf"
     if not path.exists():
         print(f"skipped: {path} is not there; no model file's own template was rendered")
         return
-    text, segments, refusal = ours(path, {"messages": [{"role": "user", "content": "<|im_end|>"}], "add_generation_prompt": True})
+    variables = json.dumps({"messages": [{"role": "user", "content": "<|im_end|>"}], "add_generation_prompt": True})
+    told = json.loads(subprocess.run([UNKAI, "template", "--json", path], input=variables, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout)
+    plain = subprocess.run([UNKAI, "template", path], input=variables, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
+    refused = subprocess.run([UNKAI, "template", path], input="[]", stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     wanted = ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
               "<|im_start|>user\n<|im_end|><|im_end|>\n<|im_start|>assistant\n")
-    if text != wanted or [s["text"] for s in segments if not s["control"]] != ["user", "<|im_end|>"]:
+    if told["text"] != wanted or plain != wanted or [s["text"] for s in told["segments"] if not s["control"]] != ["user", "<|im_end|>"]:
         Counts.wrong += 1
-        print(f"FAIL {path.name}: {text!r} {refusal or ''}")
+        print(f"FAIL {path.name}: {told} {plain!r}")
+    elif refused.returncode != 1 or refused.stdout or "JSON object" not in refused.stderr:
+        Counts.wrong += 1
+        print(f"FAIL {path.name}: what is no object ended with {refused.returncode}: {refused.stdout!r} {refused.stderr!r}")
     else:
         Counts.same += 1
 
