@@ -16,10 +16,28 @@ MODELS = pathlib.Path(os.environ.get("UNKAI_MODELS") or pathlib.Path.home() / ".
 SMOL, GEMMA = MODELS / "smollm2-135m-q4_1.gguf", MODELS / "gemma3-270m-q4_k_m.gguf"
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def held_port():
+    """A port that nobody else on this machine is given as long as the socket lives; whoever names it may listen on it, as servers do (SO_REUSEADDR)."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    return s, s.getsockname()[1]
+
+
+def wait_until(happened, seconds=60):
+    """What it says, as soon as that is true; however slow the machine is just now."""
+    end = time.monotonic() + seconds
+    while not (told := happened()):
+        assert time.monotonic() < end, told
+        time.sleep(0.01)
+    return told
+
+
+def within_a_day(seconds=60):
+    """For what counts by days or months: where midnight (UTC) is nearer than that, it passes first."""
+    left = 86400 - time.time() % 86400
+    if left < seconds:
+        time.sleep(left + 1)
 
 
 class Server:
@@ -31,7 +49,8 @@ class Server:
         if on := os.environ.get("UNKAI_TEST_DB"):  # tests/postgres.py: a schema of its own
             subprocess.run(["psql", "-q", on, "-c", f'CREATE SCHEMA "{self.home.name}"'], check=True)
             self.environment["UNKAI_DB"] = f"{on}&options=-csearch_path%3D%22{self.home.name}%22"
-        self.process, self.listen, self.port, self.log = None, "127.0.0.1", free_port(), self.home / "log"
+        self.process, self.listen, self.log = None, "127.0.0.1", self.home / "log"
+        self.held, self.port = held_port()
         self.key = self.tenant("one", credit)
 
     def unkai(self, *words):
@@ -75,7 +94,7 @@ class Server:
                 time.sleep(0.05)
         raise AssertionError("the server did not start")
 
-    def stop(self, number=signal.SIGTERM, wait=20):
+    def stop(self, number=signal.SIGTERM, wait=120):
         if self.process and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(wait)
@@ -85,29 +104,33 @@ class Server:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.held.close()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def metric(self, name):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as r:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as r:
             lines = r.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("unkai_" + name))
 
-    def connect(self, timeout=20):
-        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
-        return s
+    def settle(self):
+        """Wait until the books have all that was answered."""
+        wait_until(lambda: self.metric("ledger_open_holds") == self.metric("ledger_queue") == 0)
+
+    def connect(self, timeout=120):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def head(self, path="/v1/completions", method="POST", key=None, more=""):
         key = self.key if key is None else key
         auth = f"Authorization: Bearer {key}\r\n" if key else ""
         return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{auth}{more}".encode()
 
-    def raw(self, data, timeout=20):
+    def raw(self, data, timeout=120):
         """Send bytes, read one answer: status, headers, body."""
         with self.connect(timeout) as s:
             s.sendall(data)
             return read_answer(s, data.startswith(b"HEAD "))
 
-    def post(self, body, path="/v1/completions", key=None, more="", timeout=20):
+    def post(self, body, path="/v1/completions", key=None, more="", timeout=120):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.raw(self.head(path, key=key, more=f"Content-Length: {len(data)}\r\n{more}\r\n") + data, timeout)
 

@@ -83,7 +83,7 @@ def test_text_parts(client):
 
 
 def test_n_and_seed(client):
-    args = dict(model="smol", messages=ASK, max_tokens=8, temperature=1, seed=7, n=3)
+    args = dict(model="smol", messages=ASK, max_tokens=8, temperature=1, seed=7, n=3, extra_body={"ignore_eos": True})
     a, b = (client.chat.completions.create(**args) for _ in range(2))
     assert [c.message.content for c in a.choices] == [c.message.content for c in b.choices]
     assert len({c.message.content for c in a.choices}) > 1 and a.usage.completion_tokens == 24
@@ -163,7 +163,7 @@ def test_a_prompt_is_scored_without_an_answer(server, client, stream):
         scores = [x for c in mine_here for x in c.logprobs.token_logprobs]
         assert scores == full.choices[i].logprobs.token_logprobs[:-1]
     assert parts[-1].usage.completion_tokens == 0 and parts[-1].usage.prompt_tokens == full.usage.prompt_tokens
-    time.sleep(0.5)
+    server.settle()
     usage = json.loads(server.unkai("usage", f"scorer-{stream}", "--json"))
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (full.usage.prompt_tokens, 0)
 
@@ -189,7 +189,7 @@ def test_control_tokens_in_text_stay_text(client):
 
 def test_metrics_are_what_vllm_users_know(server, client):
     before = {n: server.metric(n + '{model_name="smol"') for n in ("prompt_tokens_total", "generation_tokens_total", "prefix_cache_hits_total")}
-    stream = iter(client.chat.completions.create(model="smol", messages=ASK, max_tokens=150, stream=True, extra_body={"ignore_eos": True}))
+    stream = iter(client.chat.completions.create(model="smol", messages=ASK, max_tokens=400, stream=True, extra_body={"ignore_eos": True}))
     for _ in range(20):
         next(stream)
     assert server.metric("num_requests_running") == 1 and server.metric("num_requests_waiting") == 0
@@ -224,7 +224,7 @@ def test_the_bill_is_what_was_delivered(server, client):
     key = server.tenant("billed", "10")
     mine = openai.OpenAI(base_url=str(client.base_url), api_key=key, max_retries=0)
     r = mine.chat.completions.create(model="smol", messages=ASK, max_tokens=40, temperature=0)
-    time.sleep(0.5)
+    server.settle()
     usage = json.loads(server.unkai("usage", "billed", "--json"))
     assert usage["requests"] == 1 and usage["completion_tokens"] == r.usage.completion_tokens
     assert usage["prompt_tokens"] == r.usage.prompt_tokens

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from server import SMOL, Server, free_port
+from server import SMOL, Server, held_port
 
 PROGRAM = os.environ["UNKAI_PROGRAM"]
 BENCH = pathlib.Path(PROGRAM).resolve().parent.parent / "bench" / "serve"
@@ -27,7 +27,7 @@ def traces(tmp_path_factory):
 
 def bench(traces, url, *options):
     return subprocess.run([BENCH, "--traces", traces, "--grace", "100", "--model", "smol", *options, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=300)
+                          text=True, timeout=600)
 
 
 def serving(options=()):
@@ -99,9 +99,11 @@ def test_refusals_are_counted(traces):
 
 
 def test_what_is_not_there(traces, tmp_path):
-    url = f"http://127.0.0.1:{free_port()}/v1"
+    held, port = held_port()
+    url = f"http://127.0.0.1:{port}/v1"
     assert "Connection refused" in bench(traces, url, "--rate", "1").stderr
     missing = bench(tmp_path, url, "--rate", "1")
     assert missing.returncode == 1 and f"cannot open the trace {tmp_path}/azure/conv.csv" in missing.stderr
     assert bench(traces, "https://x/v1", "--rate", "1").returncode == 1
     assert bench(traces, url, "--rate", "0").returncode == 2 and bench(traces, url).returncode == 2
+    held.close()

@@ -1,6 +1,7 @@
 """What strangers may do to the server: rude, slow, broken and hostile clients get a clear error or nothing, and disturb nobody."""
 import json
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -10,22 +11,31 @@ import time
 
 import pytest
 
-from server import SMOL, Server, read_answer
+from server import SMOL, Server, read_answer, wait_until
 
 PROGRAM = os.environ["UNKAI_PROGRAM"]
 pytestmark = pytest.mark.skipif(not SMOL.exists(), reason=f"the model is not in {SMOL.parent}")
 LONG = {"model": "smol", "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True}
 
 
-@pytest.fixture(scope="module")
-def server():
-    s = Server(PROGRAM, options=["--client-timeout", "2", "--max-waiting", "8", "--max-running", "4", "--trusted-proxies", "127.0.0.1"]).start()
+def serving(*options):
+    s = Server(PROGRAM, options=["--max-waiting", "8", "--max-running", "4", "--trusted-proxies", "127.0.0.1", *options]).start()
     yield s
     code = s.stop()
     told, log = s.unkai("ledger", "verify"), s.log.read_text()
     s.close()
     assert code == 0, log
     assert "balances" in told
+
+
+@pytest.fixture(scope="module")
+def server():
+    yield from serving()
+
+
+@pytest.fixture(scope="module")
+def impatient():
+    yield from serving("--client-timeout", "2")
 
 
 def error_of(answer):
@@ -41,13 +51,8 @@ def begin_stream(server, body=None):
     return s
 
 
-def wait_for(server, name, value, seconds):
-    end = time.monotonic() + seconds
-    while server.metric(name) != value:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
+def wait_for(server, name, value):
+    wait_until(lambda: server.metric(name) == value)
 
 
 def test_every_route_and_method_without_a_key(server):
@@ -70,33 +75,34 @@ def test_401_names_its_scheme(server):
     assert status == 401 and headers["www-authenticate"].startswith("Bearer") and b"invalid_api_key" in body
 
 
-def seconds_to_notice(server, s):
-    start = time.monotonic()
+def tokens_made_in_vain(server, s):
+    """However fast or busy the machine is: of 1,500 tokens, those that were made after the client had left."""
+    before = server.metric("generation_tokens_total")
     s.close()
-    assert wait_for(server, "num_requests_running", 0, 5)
-    return time.monotonic() - start
+    wait_for(server, "num_requests_running", 0)
+    return server.metric("generation_tokens_total") - before
 
 
 def test_a_departed_client_ends_its_generation_at_once(server):
     """The median of five: other work on the machine may hold up one, but not most of them."""
-    took = []
+    made = []
     for i in range(5):
         s = begin_stream(server, {**LONG, "prompt": f"Tell {i}"})
         assert server.metric("num_requests_running") == 1
-        took.append(seconds_to_notice(server, s))
-    assert sorted(took)[2] < 0.1, took
+        made.append(tokens_made_in_vain(server, s))
+    assert sorted(made)[2] < 15, made
 
 
 def test_a_departed_client_is_noticed_while_nothing_is_sent(server):
     """Not a byte is due before the whole answer is there, so only the socket itself can tell."""
     body = json.dumps({**LONG, "stream": False}).encode()
-    took = []
+    made = []
     for _ in range(5):
         s = server.connect()
         s.sendall(server.head(more=f"Content-Length: {len(body)}\r\n\r\n") + body)
-        assert wait_for(server, "num_requests_running", 1, 5)
-        took.append(seconds_to_notice(server, s))
-    assert sorted(took)[2] < 0.1, took
+        wait_for(server, "num_requests_running", 1)
+        made.append(tokens_made_in_vain(server, s))
+    assert sorted(made)[2] < 15, made
 
 
 def test_half_closed(server):
@@ -113,7 +119,7 @@ def test_half_closed(server):
     s.sendall(server.head(more="Content-Length: 100\r\n\r\n") + b"{")
     s.shutdown(socket.SHUT_WR)
     assert error_of(read_answer(s))[0] == 400
-    assert wait_for(server, "num_requests_running", 0, 5)
+    wait_for(server, "num_requests_running", 0)
 
 
 def test_reset_connections(server):
@@ -246,12 +252,13 @@ def test_pipelined_requests(server):
             data += piece
 
 
-def test_slow_heads_bodies_and_readers(server):
-    head, body, idle = server.connect(), server.connect(), server.connect()
-    body.sendall(server.head(more="Content-Length: 1000\r\n\r\n"))
-    reader = begin_stream(server, {**LONG, "max_tokens": 1900})
+def test_slow_heads_bodies_and_readers(impatient):
+    """A byte now and then is no progress."""
+    head, body, idle = impatient.connect(), impatient.connect(), impatient.connect()
+    body.sendall(impatient.head(more="Content-Length: 1000\r\n\r\n"))
+    reader = begin_stream(impatient, {**LONG, "max_tokens": 1900})
     start, ended = time.monotonic(), {}
-    while time.monotonic() - start < 8 and len(ended) < 2:
+    while time.monotonic() - start < 30 and len(ended) < 2:
         for name, s in (("head", head), ("body", body)):
             try:
                 s.sendall(b"X")
@@ -269,19 +276,19 @@ def test_slow_heads_bodies_and_readers(server):
         s.close()
 
 
-def test_stalled_readers_hold_nothing_up(server):
+def test_stalled_readers_hold_nothing_up(impatient):
     """They are cut off in the end; until then the engine waits for them within its window, and others are served."""
     stalled = []
     for _ in range(4):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        s.connect(("127.0.0.1", server.port))
+        s.connect(("127.0.0.1", impatient.port))
         data = json.dumps(LONG).encode()
-        s.sendall(server.head(more=f"Content-Length: {len(data)}\r\n\r\n") + data)
+        s.sendall(impatient.head(more=f"Content-Length: {len(data)}\r\n\r\n") + data)
         stalled.append(s)
     time.sleep(1)
-    assert server.post({"model": "smol", "prompt": "Hi", "max_tokens": 3})[0] == 200
-    assert wait_for(server, "num_requests_running", 0, 15)
+    assert impatient.post({"model": "smol", "prompt": "Hi", "max_tokens": 3})[0] == 200
+    wait_for(impatient, "num_requests_running", 0)
     for s in stalled:
         s.close()
 
@@ -304,10 +311,12 @@ def test_a_full_queue_is_429(server):
     for s in streams:
         s.close()
     assert refused is not None and b"Retry-After: " in refused and b"rate_limit" in refused
-    assert wait_for(server, "num_requests_running", 0, 5)
+    wait_for(server, "num_requests_running", 0)
 
 
 def test_many_connections(server):
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(few, min(most, 4096)), most))
     many = [server.connect() for _ in range(2000)]
     assert server.raw(server.head("/health", "GET", more="\r\n"))[0] == 200
     for s in many:
@@ -340,7 +349,7 @@ def test_sigterm_lets_streams_finish():
         while piece := stream.recv(65536):
             data += piece
         assert b"[DONE]" in data
-        assert s.process.wait(10) == 0
+        assert s.process.wait(60) == 0
         assert json.loads(s.unkai("usage", "one", "--json"))["completion_tokens"] == 150
     finally:
         s.close()

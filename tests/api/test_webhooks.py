@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from server import SMOL, Server
+from server import SMOL, Server, within_a_day
 
 PROGRAM = os.environ["UNKAI_PROGRAM"]
 pytestmark = pytest.mark.skipif(not SMOL.exists(), reason=f"the model is not in {SMOL.parent}")
@@ -31,7 +31,7 @@ class Receiver(http.server.ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}/in?x=1"
 
-    def wait_for(self, count, seconds=20):
+    def wait_for(self, count, seconds=60):
         end = time.monotonic() + seconds
         while len(self.seen) < count and time.monotonic() < end:
             time.sleep(0.02)
@@ -86,7 +86,7 @@ def deliveries(server):
     return json.loads(server.unkai("webhook", "deliveries", "--json"))
 
 
-def wait_for_state(server, state, seconds=20):
+def wait_for_state(server, state, seconds=60):
     end = time.monotonic() + seconds
     while {d["state"] for d in deliveries(server)} != {state} and time.monotonic() < end:
         time.sleep(0.05)
@@ -94,6 +94,7 @@ def wait_for_state(server, state, seconds=20):
 
 
 def test_thresholds(server, receiver):
+    within_a_day()
     add(server, receiver, "--tenant", "one")
     server.unkai("limit", "set", "one", "--spend-day", "0.1", "--warn", "10,50", "--credit-low", "999.97")
     for _ in range(12):  # about 0.0045 each
@@ -162,7 +163,7 @@ def test_not_inside(receiver):
             s.unkai("webhook", "add", receiver.url.replace("127.0.0.1", host))
         for i in range(1, 7):
             s.unkai("webhook", "test", str(i))
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not all(d["note"] for d in deliveries(s)) and time.monotonic() < end:
             time.sleep(0.05)
         assert {d["note"] for d in deliveries(s)} == {"its address is not public"} and receiver.seen == []
