@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
 #include "books_place.h"
 #include "books_request.h"
+#include "one_day.h"
 
 static char folder[64];
 static struct cloud *cloud;
@@ -234,6 +234,7 @@ static void test_buckets(void **state) {
     struct error e = {0};
     struct buf answer = {0};
     char key[80];
+    within_a_day();
     must("{\"op\":\"tenant.create\",\"name\":\"t\",\"currency\":\"JPY\",\"credit\":\"5\"}", &answer);
     must("{\"op\":\"price.set\",\"model\":\"m\",\"currency\":\"JPY\",\"input\":\"1000\",\"output\":\"2000\"}",
          &answer);
@@ -250,7 +251,7 @@ static void test_buckets(void **state) {
     cloud_sent(hold, 4, 3);
     cloud_settle(hold, &s);
     char now[200];
-    int64_t day = (int64_t)time(NULL) / 86400 * 86400;
+    int64_t day = clock_wall_ns() / 1000000000 / 86400 * 86400;
     snprintf(now, sizeof now,
              "{\"op\":\"cost.days\",\"start\":%lld,\"tenant\":\"t\",\"group_by\":[\"model\"]}",
              (long long)day);

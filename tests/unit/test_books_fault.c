@@ -344,7 +344,7 @@ static void test_full_disk_at_delivery(void **state) {
     atomic_store(&disk.left, 0);
     atomic_store(&disk.behind, 0);
     assert_true(stream(c) > 0);
-    for (int i = 0; i < 1000 && !cloud_stopped(c, &e); i++)
+    for (int i = 0; i < 20000 && !cloud_stopped(c, &e); i++)
         usleep(1000);
     assert_true(cloud_stopped(c, &e));
     struct hold *h;
@@ -372,7 +372,7 @@ enum { AHEAD = 1024, UNJOURNALLED = 32 };
 
 /* Send what may be sent, and expect that to be `most` at last. */
 static void send_up_to(struct hold *h, uint64_t *sent, uint64_t most) {
-    for (int i = 0; i < 5000 && *sent < most; i++) {
+    for (int i = 0; i < 20000 && *sent < most; i++) {
         while (*sent < most && *sent < cloud_may_send(h))
             cloud_sent(h, ++*sent, 0);
         if (*sent < most)

@@ -329,11 +329,11 @@ static void test_no_more_than_the_journal_allows(void **state) {
     assert_non_null(h);
     assert_int_equal(cloud_may_send(h), 32); /* at once: the disk need not have the hold */
     cloud_sent(h, 5, 0);                     /* the first ones, in one event */
-    for (int i = 0; i < 2000 && cloud_may_send(h) == 32; i++)
+    for (int i = 0; i < 20000 && cloud_may_send(h) == 32; i++)
         usleep(1000);
     assert_int_equal(cloud_may_send(h), 37);
     cloud_sent(h, 32, 0);
-    for (int i = 0; i < 2000 && cloud_may_send(h) == 37; i++)
+    for (int i = 0; i < 20000 && cloud_may_send(h) == 37; i++)
         usleep(1000);
     assert_int_equal(cloud_may_send(h), 64);
     assert_null(admit(c, "two", 10, 1000000, &e));

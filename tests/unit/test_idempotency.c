@@ -71,7 +71,7 @@ static struct answer *answer_of(int64_t tenant, const char *key, const char *bod
 
 static struct answer *await(struct cloud *c) {
     struct answer *a = NULL;
-    for (int i = 0; i < 5000 && (a = cloud_take_answer(c)) == NULL; i++)
+    for (int i = 0; i < 20000 && (a = cloud_take_answer(c)) == NULL; i++)
         usleep(1000);
     assert_non_null(a);
     return a;

@@ -21,6 +21,7 @@
 
 #include "books_place.h"
 #include "books_request.h"
+#include "one_day.h"
 
 static const struct address nowhere;
 
@@ -422,11 +423,11 @@ static void test_admission(void **state) {
     assert_non_null(h = admit(c, "a", "m", "10.0.0.1", 9, &e));
     settle(h, 9);
     assert_non_null(h = admit(c, "b", "mm", "10.9.0.1", 979, &e)); /* the price of mm is nothing */
-    assert_null(admit(c, "c", "n", "10.0.0.1", 50, &e));
+    assert_null(admit(c, "c", "n", "10.0.0.1", 600, &e));
     assert_int_equal(e.code, ERR_BUSY);
     assert_true(e.wait_ns > 0 && e.wait_ns < minute);
     settle(h, 9);
-    assert_non_null(h = admit(c, "c", "n", "10.0.0.1", 50, &e));
+    assert_non_null(h = admit(c, "c", "n", "10.0.0.1", 600, &e));
     settle(h, 50);
     /* A key that has expired is none, and one that expires while its request is read is refused as well. */
     must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"addresses\":\"\",\"expires\":\"2020-01-01T00:00:"
@@ -476,6 +477,7 @@ static void test_race(void **state) {
     pthread_t thread[16];
     _Atomic int running = 0;
     int charged = 0;
+    within_a_day();
     open_tenant();
     must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"concurrency\":5,\"spend_month\":\"40\"}");
     must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"spend_day\":\"37\"}");

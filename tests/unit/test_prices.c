@@ -18,6 +18,7 @@
 
 #include "books_ask.h"
 #include "books_request.h"
+#include "one_day.h"
 
 static void test_numbers(void **state) {
     static const struct {
@@ -90,6 +91,7 @@ static void test_dated(void **state) {
     struct cloud *c;
     struct error e = {0};
     char day[CALENDAR_DAY], request[300];
+    within_a_day();
     must("{'op':'tenant.create','name':'t','currency':'JPY','credit':'1000'}");
     must("{'op':'price.set','model':'m','currency':'JPY','input':'1','output':'2'}");
     refuse("{'op':'price.set','model':'m','currency':'JPY','input':'1','output':'2','since':'2020-01-01'}",
