@@ -72,7 +72,7 @@ static int read_period(const struct json *args, struct report *r, struct error *
                to = json_as_str(json_get(args, "to"));
     char today[CALENDAR_DAY];
     int rc = 0;
-    calendar_day(today, r->now, r->zone);
+    calendar_day(today, r->now - 1, r->zone);
     if (month.n == 0 && from.n == 0 && to.n == 0)
         month = (struct str){today, CALENDAR_MONTH - 1};
     if (month.n > 0 && (from.n > 0 || to.n > 0))
@@ -255,7 +255,7 @@ static int read_currency(struct cloud *c, const struct json *args, struct report
 
 int report_gather(struct cloud *c, const struct json *args, struct report *r, struct error *e) {
     struct str basis = json_as_str(json_get(args, "basis"));
-    *r = (struct report){.now = clock_wall_ns() / SECOND * SECOND, .annuity = str_is(basis, "annuity")};
+    *r = (struct report){.now = (clock_wall_ns() / SECOND + 1) * SECOND, .annuity = str_is(basis, "annuity")};
     if (basis.n > 0 && !r->annuity && !str_is(basis, "book"))
         return error_param(e, ERR_INVALID, "basis", "basis wants book or annuity");
     r->zone = c->zone;

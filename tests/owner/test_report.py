@@ -5,7 +5,9 @@ import json
 import os
 import random
 import sqlite3
+import struct
 import subprocess
+import time
 from fractions import Fraction as F
 
 import pytest
@@ -23,8 +25,8 @@ class Books:
     def __init__(self, folder):
         self.folder = folder
 
-    def unkai(self, *words, code=0):
-        done = subprocess.run([PROGRAM, *words], env={**os.environ, "UNKAI_HOME": str(self.folder)}, stdout=subprocess.PIPE,
+    def unkai(self, *words, code=0, **environment):
+        done = subprocess.run([PROGRAM, *words], env={**os.environ, "UNKAI_HOME": str(self.folder), **environment}, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=60)
         assert done.returncode == code, f"{words}: {done.returncode}: {done.stderr}"
         return done.stderr if code else done.stdout
@@ -204,6 +206,14 @@ def test_what_cannot_be(books):
     books.unkai("owner", "asset", "retire", "eight", "--sold", "1000")
     assert "in use" in books.unkai("owner", "asset", "retire", "eight", code=1)
     assert json.loads(books.unkai("owner", "asset", "list", "--json"))[0]["profile"]["sold"] == 1000
+
+
+@pytest.mark.parametrize("now, month", [("2031-12-31 23:59:59", "2031-12"), ("2032-01-01 00:00:00", "2032-01")])
+def test_the_first_and_the_last_second_of_a_month(books, now, month):
+    at, clock = datetime.datetime.fromisoformat(now + "+00:00").timestamp(), books.folder / "clock"
+    clock.write_bytes(struct.pack("=q", int((at - time.time()) * 10**9)))
+    told = json.loads(books.unkai("owner", "--json", LD_PRELOAD=os.environ["UNKAI_CLOCK_SHIM"], UNKAI_CLOCK_FILE=str(clock)))
+    assert told["from"][:7] == told["to"][:7] == month
 
 
 # ---- a model that is served ----
