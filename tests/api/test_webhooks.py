@@ -101,7 +101,7 @@ def test_thresholds(server, receiver):
         assert server.post(ASK)[0] == 200
     got = [body for _, body, _ in receiver.wait_for(3)]
     assert [b["type"] for b in got] == ["spend.threshold", "credit.low", "spend.threshold"]
-    day = time.strftime("%Y-%m-%d", time.gmtime())
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time()))
     assert [b["data"].get("percent") for b in got] == [10, None, 50]
     assert got[0]["data"]["tenant"] == "one" and got[0]["data"]["limit"] == "0.1" and got[0]["data"]["period"] == day
     assert 0.01 <= float(got[0]["data"]["spent"]) < 0.02 and 0.05 <= float(got[2]["data"]["spent"]) < 0.06
