@@ -61,7 +61,7 @@ static int read_question(struct usage_question *u, const struct json *args, stru
 }
 
 /* One tenant's finished requests, all together and apart. A prompt counts where it was due: with the first token, or with an answer that was done without
- * one. A month is the period that they were billed in. */
+ * one. A month is the period that they were billed in; it comes first, so that its rows are found without the others. */
 static int tenant_usage(struct cloud *c, const struct tenant *t, const struct usage_question *u,
                         struct buf *out, struct error *e) {
     struct query *q;
@@ -73,8 +73,8 @@ static int tenant_usage(struct cloud *c, const struct tenant *t, const struct us
         " ELSE u.model END, CAST(sum(requests) AS BIGINT), CAST(sum(cancelled) AS BIGINT),"
         " CAST(sum(failed) AS BIGINT), CAST(sum(prompt) AS BIGINT), CAST(sum(cached) AS BIGINT),"
         " CAST(sum(completion) AS BIGINT), CAST(sum(charge) AS BIGINT), CAST(sum(chip_ns) AS BIGINT),"
-        " CAST(sum(prefill_ns) AS BIGINT) FROM usage_day u JOIN period p ON p.id = u.period"
-        " WHERE u.tenant = $1 AND ($2 = '' OR p.month = $2) AND ($3 = '' OR u.day >= $3)"
+        " CAST(sum(prefill_ns) AS BIGINT) FROM period p CROSS JOIN usage_day u"
+        " WHERE u.tenant = $1 AND u.period = p.id AND ($2 = '' OR p.month = $2) AND ($3 = '' OR u.day >= $3)"
         " AND ($4 = '' OR u.day <= $4) AND ($5 = '' OR u.model = $5) AND ($6 = 0 OR u.key = $6)"
         " GROUP BY 1 ORDER BY 1",
         e);

@@ -72,14 +72,14 @@ static int move_all(struct query *q, const struct balance *b, bool before, struc
     return rc;
 }
 
-/* From the roll-ups: settlements are in usage_day, the others are few. */
+/* From the roll-ups: settlements are in usage_day, the others are few. A tenant at a time, in whose rows the month is found without the others. */
 int balance_period(struct store *s, const struct period *p, struct balance *b, struct error *e) {
     struct query *q;
     int rc = store_query(s, &q,
-                         "SELECT t.account, a.id, CAST(sum(u.charge) AS BIGINT) FROM usage_day u"
-                         " JOIN tenant t ON t.id = u.tenant"
+                         "SELECT t.account, a.id, CAST(sum(u.charge) AS BIGINT)"
+                         " FROM tenant t CROSS JOIN usage_day u"
                          " JOIN account a ON a.name = 'revenue:' || t.currency"
-                         " WHERE u.period = $1 GROUP BY t.account, a.id",
+                         " WHERE u.tenant = t.id AND u.period = $1 GROUP BY t.account, a.id",
                          e);
     if (rc != 0)
         return rc;
