@@ -178,8 +178,8 @@ struct cloud {
 
     pthread_mutex_t lock;
     pthread_cond_t wake, called;
-    struct tenant *tenants, *numbered_tenants[1024]; /* the newest first; by number */
-    struct key *keys[1024], *numbered[1024];         /* by hash, by number */
+    struct tenant *tenants, *numbered_tenants[16384]; /* the newest first; by number */
+    struct key *keys[16384], *numbered[16384];        /* by hash, by number */
     struct attempts attempts;
     int64_t zone;                   /* minutes east of UTC: where days and months begin */
     struct price_row *prices[1024]; /* by model */

@@ -233,7 +233,7 @@ static void add_spent(struct used *u, amount in_day, amount in_month) {
     u->month[0].value += in_month;
 }
 
-/* What this day and month have cost so far, from the roll-up. */
+/* What this day and month have cost so far, from the roll-up, in the order in which it lies: the month's period, and the one before in case the zone has changed. */
 static int load_spent(struct cloud *c, struct error *e) {
     struct query *q;
     char today[CALENDAR_DAY], month[CALENDAR_MONTH];
@@ -246,9 +246,13 @@ static int load_spent(struct cloud *c, struct error *e) {
         for (struct key *k = c->keys[i]; k != NULL; k = k->next)
             used_roll(&k->limited.used, wall, c->zone);
     int rc = store_query(c->store, &q,
-                         "SELECT tenant, key, CAST(sum(CASE WHEN day = $2 THEN charge ELSE 0 END) AS BIGINT),"
-                         " CAST(sum(charge) AS BIGINT) FROM usage_day WHERE day > $1 AND day <= $2"
-                         " GROUP BY tenant, key",
+                         "SELECT u.tenant, u.key,"
+                         " CAST(sum(CASE WHEN u.day = $2 THEN u.charge ELSE 0 END) AS BIGINT),"
+                         " CAST(sum(u.charge) AS BIGINT)"
+                         " FROM tenant t CROSS JOIN period p CROSS JOIN usage_day u"
+                         " WHERE p.id >= coalesce((SELECT max(id) FROM period WHERE month < $1), 0)"
+                         " AND u.tenant = t.id AND u.period = p.id AND u.day > $1 AND u.day <= $2"
+                         " GROUP BY u.tenant, u.key",
                          e);
     if (rc != 0)
         return rc;
