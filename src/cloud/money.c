@@ -49,6 +49,28 @@ static bool read_exponent(int *out, struct str text) {
     return true;
 }
 
+__extension__ typedef unsigned __int128 money_unsigned;
+
+/* The integer that a number of too many digits is but for a double's rounding: digits / 10^over within 2^-50 of itself, which is 4 to 8 units in a double's last place. Below 2^40, where that
+ * is at most a thousandth of what lies between two integers; so chance hits one in 500 at most, and one in 10^7 at the size of a price. 0 when it is none. */
+static int64_t without_noise(struct str digits, int over) {
+    money_unsigned value = 0, scale = 1;
+    if (digits.n > 36 || over > 36)
+        return 0;
+    for (size_t i = 0; i < digits.n; i++) {
+        if (digits.p[i] < '0' || digits.p[i] > '9')
+            return 0;
+        value = value * 10 + (money_unsigned)(digits.p[i] - '0');
+    }
+    for (int i = 0; i < over; i++)
+        scale *= 10;
+    money_unsigned nearest = (value + scale / 2) / scale;
+    if (nearest >= (money_unsigned)1 << 40)
+        return 0;
+    money_unsigned exact = nearest * scale, noise = value > exact ? value - exact : exact - value;
+    return noise <= exact >> 50 ? (int64_t)nearest : 0;
+}
+
 /* The exponent moves the decimal point of the mantissa, whose zeros at the end count for nothing. */
 int money_parse_number(int64_t *out, struct str text, int digits, struct error *e) {
     char plain[128];
@@ -73,17 +95,18 @@ int money_parse_number(int64_t *out, struct str text, int digits, struct error *
         places++;
     }
     bool zero = n == 1 && plain[0] == '0';
-    if (places < 0 && !zero)
+    if (places < 0 && !zero) {
+        if ((*out = without_noise((struct str){plain, n}, -places)) > 0)
+            return 0;
         return error_set(e, ERR_INVALID, "'%.*s' has more than %d decimals and cannot be kept exactly", shown,
                          text.p, digits);
+    }
     int rc = money_parse(out, (struct str){plain, n}, 0, e);
     for (; rc == 0 && places > 0 && *out != 0; places--)
         if (__builtin_mul_overflow(*out, 10, out))
             return error_set(e, ERR_INVALID, "'%.*s' is too large", shown, text.p);
     return rc;
 }
-
-__extension__ typedef unsigned __int128 money_unsigned;
 
 void money_write_wide(struct buf *out, money_wide value, int digits) {
     char text[48];

@@ -9,7 +9,8 @@ enum { RATE_DIGITS = 9, RATE_ONE = 1000000000 }; /* a currency in itself */
 
 /* "12.5" with `digits` decimals to 12.5 * 10^digits. ERR_INVALID when it is no plain non-negative decimal number, has more decimals than fit, or is too large. */
 int money_parse(int64_t *out, struct str text, int digits, struct error *e);
-/* The same from a number as JSON writes them, "1.5e-07" as well. */
+/* The same from a number as JSON writes them, "1.5e-07" as well. For lists that went through doubles: what is a number of so many digits but for a double's rounding,
+ * like 2.9999999999999997e-07, is that number. */
 int money_parse_number(int64_t *out, struct str text, int digits, struct error *e);
 /* The shortest decimal text: "999.9", "-0.25", "7". */
 void money_write(struct buf *out, int64_t value, int digits);

@@ -57,16 +57,20 @@ def test_zone_west_of_greenwich(unkai):
 
 
 def test_price_list(unkai, tmp_path):
-    """Numbers come through as they are written, whatever stands around them; what cannot be kept is named."""
+    """Numbers come through as they are written but for a double's rounding, whatever stands around them; what cannot be kept is named."""
     path = tmp_path / "list.json"
     path.write_text('{"sample_spec": {"max_tokens": "x"},'
                     '"a": {"output_cost_per_token": 1e-05, "input_cost_per_token": 2.5e-06, "cache_read_input_token_cost": 1.25E-6, "s": [{"}": "\\""}]},'
-                    '"b\\u00e9": {"input_cost_per_token": 3.0000000000000001e-07, "output_cost_per_token": 0},'
+                    '"b\\u00e9": {"input_cost_per_token": 3.00000000000001e-07, "output_cost_per_token": 0},'
+                    '"third": {"input_cost_per_token": 2.857142857142857e-07, "output_cost_per_token": 0},'
+                    '"noise": {"input_cost_per_token": 2.9999999999999997e-07, "cache_read_input_token_cost": 4.2000000000000006e-08, "output_cost_per_token": 1.5000020000000002e-05},'
                     '"c" : {"mode": "{", "input_cost_per_token" : 0.000000000001, "output_cost_per_token": 0.0, "cache_read_input_token_cost": null}}')
-    assert "b\u00e9: '3.0000000000000001e-07'" in unkai("price", "import", str(path), "--currency", "USD", code=1)
+    said = unkai("price", "import", str(path), "--currency", "USD", code=1)
+    assert "b\u00e9: '3.00000000000001e-07'" in said and "third: '2.857142857142857e-07'" in said and said.count("\n") == 2
     prices = {p["model"]: (p["input"], p["cached"], p["output"]) for p in json.loads(unkai("price", "--json"))}
-    assert prices == {"a": ("2.5", "1.25", "10"), "c": ("0.000001", "0.000001", "0")}
-    many = {f"m{i}": {"input_cost_per_token": i / 1e9, "output_cost_per_token": 1e-7, **{f"x{j}": j for j in range(30)}} for i in range(2500)}
+    assert prices == {"a": ("2.5", "1.25", "10"), "c": ("0.000001", "0.000001", "0"), "noise": ("0.3", "0.042", "15.00002")}
+    assert "decimals" in unkai("price", "set", "a", "--input", "0.29999999999999997", "--output", "1", "--currency", "USD", code=1)
+    many = {f"m{i}": {"input_cost_per_token": i * 1e-9, "output_cost_per_token": 1e-7, **{f"x{j}": j for j in range(30)}} for i in range(2500)}
     path.write_text(json.dumps(many))
     assert "2500 models' prices imported in EUR" in unkai("price", "import", str(path), "--currency", "EUR")
     prices = {p["model"]: p["input"] for p in json.loads(unkai("price", "--json")) if p["currency"] == "EUR"}
