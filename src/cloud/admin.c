@@ -110,25 +110,26 @@ static void write_tenant(struct cloud *c, struct buf *out, const struct tenant *
 enum { PAYMENT_BYTES = 100 };
 #define TENANT_NAME_RULE "a tenant's name is 1 to %d letters, digits and . _ - : / @"
 
-/* id: the transfer's; the same one again changes nothing. */
-static int add_credit(struct cloud *c, struct tenant *t, amount value, const char *id, struct error *e) {
+int tenant_fund(struct cloud *c, struct tenant *tenant, struct transfer *t, struct error *e) {
     char funding[32];
     bool again;
-    struct transfer transfer = {.id = str_from(id),
-                                .kind = STR("credit"),
-                                .credit = t->account,
-                                .value = value,
-                                .at = clock_wall_ns()};
-    if (value > INT64_MAX / 4 || t->balance > INT64_MAX / 4)
+    if (t->value > INT64_MAX / 4 || tenant->balance > INT64_MAX / 4)
         return error_param(e, ERR_INVALID, "amount", "the credit is too large");
-    snprintf(funding, sizeof funding, "funding:%s", t->currency);
-    int rc = ledger_account(&c->ledger, funding, t->currency, &transfer.debit, e);
-    if (rc != 0 || (rc = ledger_transfer(&c->ledger, &transfer, &again, e)) != 0 || again)
+    snprintf(funding, sizeof funding, "funding:%s", tenant->currency);
+    t->credit = tenant->account;
+    int rc = ledger_account(&c->ledger, funding, tenant->currency, &t->debit, e);
+    if (rc != 0 || (rc = ledger_transfer(&c->ledger, t, &again, e)) != 0 || again)
         return rc;
     pthread_mutex_lock(&c->lock);
-    t->balance += value;
+    tenant->balance += t->value;
     pthread_mutex_unlock(&c->lock);
     return 0;
+}
+
+static int add_credit(struct cloud *c, struct tenant *t, amount value, const char *id, struct error *e) {
+    struct transfer transfer = {
+        .id = str_from(id), .kind = STR("credit"), .value = value, .at = clock_wall_ns()};
+    return tenant_fund(c, t, &transfer, e);
 }
 
 /* How far below zero a tenant may go: nothing for one that pays in advance. */
@@ -310,13 +311,13 @@ static int tenant_archive(struct cloud *c, const struct json *args, struct buf *
     return rc;
 }
 
-/* The payment's name as its maker gave it, whole: two that were cut to the same would pay once. Without one it is a payment of its own. */
-static int name_payment(char *id, size_t size, int64_t tenant, const struct json *payment, struct error *e) {
+int args_payment(char *id, size_t size, const char *prefix, int64_t tenant, const struct json *payment,
+                 struct error *e) {
     struct str name = json_as_str(payment);
     unsigned char own[12];
     if (payment != NULL && (name.n == 0 || name.n > PAYMENT_BYTES || memchr(name.p, 0, name.n) != NULL))
         return error_param(e, ERR_INVALID, "payment", "a payment's name has 1 to %d bytes", PAYMENT_BYTES);
-    int n = snprintf(id, size, "credit:%lld:%.*s", (long long)tenant, (int)name.n, name.p);
+    int n = snprintf(id, size, "%s:%lld:%.*s", prefix, (long long)tenant, (int)name.n, name.p);
     random_bytes(own, sizeof own);
     for (size_t i = 0; i < sizeof own && payment == NULL; i++)
         n += snprintf(id + n, size - (size_t)n, "%02x", own[i]);
@@ -329,7 +330,7 @@ static int tenant_credit(struct cloud *c, const struct json *args, struct buf *o
     char id[PAYMENT_BYTES + 32];
     int rc = args_tenant(c, args, "name", &t, e);
     if (rc != 0 || (rc = money_parse(&value, args_text(args, "amount"), AMOUNT_DIGITS, e)) != 0 ||
-        (rc = name_payment(id, sizeof id, t->id, json_get(args, "payment"), e)) != 0)
+        (rc = args_payment(id, sizeof id, "credit", t->id, json_get(args, "payment"), e)) != 0)
         return rc;
     rc = add_credit(c, t, value, id, e);
     if (rc == 0)
@@ -483,7 +484,7 @@ static const struct operation_row admin_operations[] = {
 static const struct operation_row *tables[20] = {
     admin_operations,   access_operations, bucket_operations, ledger_operations, limit_operations,
     webhook_operations, backup_operations, shared_operations, close_operations,  invoice_operations,
-    party_operations,   price_operations,  focus_operations,  events_operations,
+    payment_operations, party_operations,  price_operations,  focus_operations,  events_operations,
 };
 
 void admin_add(const struct operation_row *rows) {

@@ -43,6 +43,11 @@
     { "name", NULL, IN_PATH, TYPE_TEXT, true, .least = 1, .most = 63 }
 #define ON \
     { "on", NULL, IN_BODY, TYPE_DAY, .about = "today if left out" }
+#define PAYMENT(again)                                                          \
+    {                                                                           \
+        "payment", .place = IN_BODY, .type = TYPE_TEXT, .least = 1, .most = 25, \
+                   .about = "the payment's own name: " again                    \
+    }
 #define MONEY(name, required) \
     { name, NULL, IN_BODY, TYPE_MONEY, required }
 /* Of the owner's profiles, which are suppositions and no money that moves. */
@@ -109,8 +114,7 @@ static const struct api_route admin_routes[] = {
     {"POST", PROJECT_PATH "/credit", WHO_BILLS, "tenant.credit", ANSWERS_OBJECT, &project,
      .param = {PROJECT("name"),
                {"amount", NULL, IN_BODY, TYPE_MONEY, true, .about = "in the project's currency"},
-               {"payment", NULL, IN_BODY, TYPE_TEXT, .least = 1, .most = 25,
-                .about = "the payment's own name: the same again adds nothing"}},
+               PAYMENT("the same again adds nothing")},
      .about = "Add prepaid credit"},
     {"POST", PROJECT_PATH "/credit_line", WHO_BILLS, "tenant.set", ANSWERS_OBJECT, &project,
      .param = {PROJECT("name"),
@@ -280,6 +284,14 @@ static const struct api_route admin_routes[] = {
     {"POST", "/invoices/{number}/cancel", WHO_BILLS, "invoice.cancel", ANSWERS_OBJECT, &invoice,
      .param = {NUMBER, {"reason", NULL, IN_BODY, TYPE_TEXT, true, .least = 1, .most = 60}},
      .about = "Cancel an invoice by a credit note, which is the answer"},
+    {"GET", "/invoices/{number}/status", WHO_CHECKS, "invoice.status", ANSWERS_OBJECT, &invoice,
+     .param = {NUMBER}, .about = "What is paid of an invoice and what is left, as in the list"},
+    {"POST", "/invoices/{number}/payments", WHO_BILLS, "invoice.pay", ANSWERS_OBJECT, &invoice_payment,
+     .param = {NUMBER,
+               {"amount", NULL, IN_BODY, TYPE_MONEY, .about = "all that is left if it is left out"},
+               PAYMENT("the same again pays nothing"),
+               {"paid_on", "date", IN_BODY, TYPE_DAY, .about = "today if left out"}},
+     .about = "Write down that an invoice was paid, or a part of it"},
     {"GET", "/periods", WHO_CHECKS, "close.list", ANSWERS_WHOLE, &period,
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List the months of the books, the oldest first"},
     {"GET", "/periods/{month}", WHO_CHECKS, "close.show", ANSWERS_OBJECT, &statement,

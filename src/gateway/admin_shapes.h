@@ -271,6 +271,14 @@ static const struct shape limits = {
                            {"expires_at", FORM_TIME, "expires", .nullable = true},
                            {NULL}}};
 
+#define DUES                                                                                           \
+    {"status", FORM_TEXT, .nullable = true,                                                            \
+     .about = "open, part_paid, paid or cancelled; null of a credit note"},                            \
+        {"due", FORM_MONEY, .about = "of the total, what credit did not cover"}, {"paid", FORM_MONEY}, \
+        {"left", FORM_MONEY}, {                                                                        \
+        "due_on", FORM_TEXT, .nullable = true, .about = "a day"                                        \
+    }
+
 static const struct shape invoice = {"Invoice", (const struct field[]){{"id", FORM_TEXT, "number"},
                                                                        OBJECT("invoice"),
                                                                        {"kind", FORM_TEXT},
@@ -282,7 +290,19 @@ static const struct shape invoice = {"Invoice", (const struct field[]){{"id", FO
                                                                        {"net", FORM_MONEY},
                                                                        {"tax", FORM_MONEY},
                                                                        {"total", FORM_MONEY},
+                                                                       DUES,
                                                                        {NULL}}};
+
+static const struct shape invoice_payment = {
+    "InvoicePayment", (const struct field[]){{"id", FORM_TEXT, "payment", .about = "the payment's own name"},
+                                             OBJECT("invoice.payment"),
+                                             {"invoice", FORM_TEXT, "number"},
+                                             {"project", FORM_TEXT, "tenant"},
+                                             {"currency", FORM_TEXT},
+                                             {"amount", FORM_MONEY, .about = "of this payment"},
+                                             {"paid_on", FORM_TEXT, "date", .about = "a day"},
+                                             DUES,
+                                             {NULL}}};
 
 static const struct shape invoice_document = {
     "InvoiceDocument",

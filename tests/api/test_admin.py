@@ -98,7 +98,8 @@ PROJECT = "/organization/projects/{project_id}"
 WHO = {f"POST {PROJECT}/credit": BILLS, f"POST {PROJECT}/credit_line": BILLS, "POST /ledger/transfers": BILLS, "POST /ledger/accounts": BILLS,
        "POST /ledger/transfers/{transfer_name}/post": BILLS, "POST /ledger/transfers/{transfer_name}/void": BILLS,
        "POST /ledger/transfers/{transfer_name}/reverse": BILLS, "GET /ledger/transfers/{transfer_name}": CHECKS,
-       "POST /invoices": BILLS, "POST /invoices/{number}/cancel": BILLS, "POST /periods/{month}/close": BILLS, "GET /periods/{month}": CHECKS,
+       "POST /invoices": BILLS, "POST /invoices/{number}/cancel": BILLS, "POST /invoices/{number}/payments": BILLS,
+       "GET /invoices/{number}/status": CHECKS, "POST /periods/{month}/close": BILLS, "GET /periods/{month}": CHECKS,
        "POST /prices": BILLS, "POST /prices/rates": BILLS, "POST /prices/suggestion": OWNS, "GET /prices/comparison": CHECKS,
        "GET /owner/report": OWNS, "GET /owner/assets": OWNS, "POST /owner/assets": OWNS, "POST /owner/assets/{name}/retire": OWNS,
        "GET /owner/expenses": OWNS, "POST /owner/expenses": OWNS, "POST /owner/expenses/{name}/end": OWNS,
@@ -379,6 +380,9 @@ def test_months_and_invoices(admin):
     for path in ["/periods/2026-13", "/periods/2026-1", "/periods/x/verification", "/invoices/INV-1/verification"]:
         assert admin.call("GET", path)[0] == 404, path
     assert admin.call("POST", "/invoices", body={})[0] == 404  # no month is closed
+    assert admin.call("GET", "/invoices/INV-1/status")[0] == admin.call("POST", "/invoices/INV-1/payments", body={})[0] == 404
+    for wrong in [{"amount": 5}, {"amount": "-5"}, {"payment": ""}, {"paid_on": "2026-02-30"}, {"paid_on": "2026"}, {"amount": "0"}]:
+        assert admin.call("POST", "/invoices/INV-1/payments", body=wrong)[0] == 400, wrong
     assert admin.call("POST", "/invoices", body={"project": "one", "month": month})[0] == 409
     status, _, answer = admin.call("GET", "/organization/projects/proj_1/invoice_draft")
     assert status == 200 or "issuer" in answer["error"]["message"], answer

@@ -1,13 +1,18 @@
-/* make_months FOLDER: the books of months.h in a folder, for tests that use the commands. */
+/* make_months FOLDER [owing]: the books of months.h in a folder, for tests that use the commands. */
 #include "months.h"
 
 #include <stdio.h>
+#include <string.h>
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: make_months FOLDER\n");
+    bool owing = argc == 3 && strcmp(argv[2], "owing") == 0;
+    if (argc != 2 && !owing) {
+        fprintf(stderr, "usage: make_months FOLDER [owing]\n");
         return 2;
     }
-    months_make(argv[1]);
+    if (owing)
+        months_make_owing(argv[1]);
+    else
+        months_make(argv[1]);
     return 0;
 }

@@ -183,3 +183,11 @@ void months_make(const char *folder) {
                "{\"op\":\"price.rate\",\"base\":\"USD\",\"quote\":\"JPY\",\"rate\":\"149.000000001\"}");
     requests(folder, 300, "2024-03-02T12:00:00Z", 4);
 }
+
+void months_make_owing(const char *folder) {
+    months_make(folder);
+    months_ask(folder, "{\"op\":\"tenant.set\",\"name\":\"acme\",\"line\":\"50000\"}");
+    months_at("2024-03-20T00:00:00Z");
+    months_ask(folder, "{\"op\":\"ledger.transfer\",\"transfer\":\"training\",\"debit\":\"tenant:acme\","
+                       "\"credit\":\"revenue:JPY\",\"amount\":\"9000.75\",\"note\":\"training\"}");
+}

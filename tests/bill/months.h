@@ -19,5 +19,7 @@ int64_t months_number(const char *folder, const char *sql);
 /* January to March 2024, in Tokyo's zone: three tenants (acme, prepaid, JPY; euro, EUR; idle), two models, one of them with a second price
  * from February, a third one with a price in USD alone and exchange rates, in February a reversal, a credit and charges by hand, one request at 2024-01-31T15:30Z, which is February in Tokyo. Months are open. */
 void months_make(const char *folder);
+/* The same, but acme pays later, and a charge in March by hand takes it below zero. */
+void months_make_owing(const char *folder);
 
 #endif

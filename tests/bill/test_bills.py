@@ -9,9 +9,12 @@ import os
 import re
 import sqlite3
 import subprocess
+import urllib.error
+import urllib.request
 from fractions import Fraction
 
 import pytest
+from server import SMOL, free_port
 
 PROGRAM, MAKE = os.environ["UNKAI_PROGRAM"], os.environ["UNKAI_MAKE_MONTHS"]
 COIN = {"JPY": Fraction(1), "EUR": Fraction(1, 100)}
@@ -21,9 +24,9 @@ EURO = {"name": "Euro <script>alert(1)</script> SARL", "country": "FR", "languag
 
 
 class Books:
-    def __init__(self, home):
+    def __init__(self, home, *words):
         self.home = home
-        subprocess.run([MAKE, home], check=True)
+        subprocess.run([MAKE, home, *words], check=True)
 
     def unkai(self, *words, code=0, **more):
         done = subprocess.run([PROGRAM, *words], env={**os.environ, "UNKAI_HOME": str(self.home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -212,6 +215,134 @@ def test_credit_note(tmp_path):
     again = b.json("invoice", "create", "acme")[0]
     assert again["number"] == "INV-000002" and Fraction(again["total"]) == Fraction(invoice["total"])
     assert b.json("ledger", "verify")["ok"]
+
+
+# ---- payments ----
+
+
+def owing(tmp_path):
+    """Acme pays later, and is below zero from March on; three months are invoiced."""
+    b = Books(tmp_path, "owing")
+    b.profile("issuer", profile=ISSUER)
+    for _ in range(3):
+        b.unkai("close")
+        b.unkai("invoice", "create")
+    return b
+
+
+def left_by_hand(b):
+    """Of each invoice that stands: what it says is due, without the transfers about it and those that it replaces that nobody took back."""
+    left = {}
+    for number, tenant, period, document in b.rows("SELECT number, tenant, period, document FROM invoice WHERE kind = 'invoice'"):
+        about = ["invoice:" + n for (n,) in b.rows("SELECT number FROM invoice WHERE tenant = ? AND period = ? AND kind <> 'credit_note'", tenant, period)]
+        moved = b.rows("SELECT id, amount, about FROM transfer WHERE kind IN ('payment', 'payment_tax')")
+        back = {a for (a,) in b.rows("SELECT about FROM transfer WHERE kind = 'reverse'")}
+        paid = sum(Fraction(amount, 10**9) for i, amount, a in moved if a in about and i not in back)
+        left[number] = (Fraction(json.loads(document)["due"]), paid)
+    return left
+
+
+def check_payments(b):
+    """The list against the ledger, and the accounts that invoices and payments move: tax is owed as far as it was not paid, and no tax is anybody's credit."""
+    listed = {i["number"]: i for i in b.json("invoice", "list")}
+    for number, (due, paid) in left_by_hand(b).items():
+        row = listed[number]
+        assert (Fraction(row["due"]), Fraction(row["paid"]), Fraction(row["left"])) == (due, paid, max(due - paid, 0))
+        assert row["status"] == ("paid" if due <= paid else "part_paid" if paid > 0 else "open")
+    taxes = {n: Fraction(a or 0, 10**9) for n, a in b.rows("SELECT t.name, sum(i.tax) FROM invoice i JOIN tenant t ON t.id = i.tenant GROUP BY 1")}
+    for name, tax in taxes.items():
+        balance, paid = (Fraction(b.rows(sql, "receivable:" + name)[0][0] or 0, 10**9) for sql in (
+            "SELECT sum(balance) FROM account WHERE name = ?", "SELECT sum(CASE WHEN x.kind = 'reverse' THEN -x.amount ELSE x.amount END) FROM transfer x"
+            " JOIN account a ON a.id IN (x.debit, x.credit) WHERE a.name = ? AND (x.kind = 'payment_tax' OR (x.kind = 'reverse' AND x.about LIKE 'payment_tax:%'))"))
+        assert balance == paid - tax
+    assert b.rows("SELECT a.currency, sum(a.balance) FROM account a GROUP BY 1 HAVING sum(a.balance) <> 0") == []
+    for currency in COIN:  # what came in is what funding gave
+        given = b.rows("SELECT coalesce(sum(CASE WHEN d.name = ?1 THEN x.amount ELSE -x.amount END), 0) FROM transfer x JOIN account d ON d.id = x.debit"
+                       " JOIN account k ON k.id = x.credit WHERE ?1 IN (d.name, k.name)", "funding:" + currency)[0][0]
+        assert b.rows("SELECT -balance FROM account WHERE name = ?", "funding:" + currency) == [(given,)]
+    assert b.json("ledger", "verify")["ok"]
+
+
+def test_payments(tmp_path):
+    b = owing(tmp_path)
+    check_payments(b)
+    march = next(i for i in b.json("invoice", "list", "acme") if i["month"] == "2024-03")
+    number, due = march["number"], Fraction(march["due"])
+    assert march["status"] == "open" and march["due_on"] and due > Fraction(march["tax"]) > 0
+    words = ["invoice", "pay", number, "--id", "wire/1", "--amount", "1000.25", "--date", "2024-04-01"]
+    said = [b.unkai(*words) for _ in range(3)]
+    assert len(set(said)) == 1 and "part paid" in said[0] and f"due on {march['due_on']}" in said[0] and "wire/1" in said[0]
+    check_payments(b)
+    for other in ([*words[:-3], "1000.26"], [*words[:2], "INV-000001", *words[3:]], [*words[:-1], "2024-04-02"]):
+        assert "other content" in b.unkai(*other, code=1)
+    left = b.json("invoice", "status", number)["left"]
+    assert f"only {left} JPY is left" in b.unkai("invoice", "pay", number, "--amount", "99999999", code=1)
+    assert "has more than 9 decimals" in b.unkai("invoice", "pay", number, "--amount", "0.0000000001", code=1)
+    before = b.rows("SELECT balance FROM account WHERE name = 'tenant:acme'")[0][0]
+    rest = b.json("invoice", "pay", number, "--id", "wire/2")
+    assert (rest["status"], rest["left"], Fraction(rest["amount"])) == ("paid", "0", due - Fraction("1000.25"))
+    assert Fraction(b.rows("SELECT balance FROM account WHERE name = 'tenant:acme'")[0][0] - before, 10**9) == due - Fraction(march["tax"]) - Fraction("1000.25")
+    check_payments(b)
+    b.unkai("ledger", "reverse", "payment:1:wire/2", "--reason", "it came back")
+    check_payments(b)
+    b.unkai("invoice", "cancel", number, "--reason", "address")
+    check_payments(b)
+    assert "cancelled" in b.unkai("invoice", "pay", number, code=1)
+    again = b.json("invoice", "create", "acme")[0]
+    assert again["status"] == "part_paid" and again["month"] == "2024-03"
+    check_payments(b)
+    assert b.json("invoice", "pay", again["number"])["left"] == "0"
+    for invoice in b.json("invoice", "list"):
+        if invoice["status"] in ("open", "part_paid"):
+            b.unkai("invoice", "pay", invoice["number"])
+    check_payments(b)
+    assert b.rows("SELECT name FROM account WHERE name LIKE 'receivable:%' AND balance <> 0") == []
+    assert "paid" in b.unkai("invoice", "list", "acme")
+    page = b.unkai("invoice", "show", again["number"], "--html")
+    assert "入金済み" in page and "お支払残額" in page
+    for invoice in b.json("invoice", "list"):
+        assert b.json("invoice", "verify", invoice["number"])["ok"]
+    for month in ("2024-01", "2024-02", "2024-03"):
+        assert b.json("close", month, "--verify")["ok"]
+
+
+@pytest.mark.skipif(not SMOL.is_file(), reason="a model is needed to serve")
+def test_payments_over_http(tmp_path):
+    """A server has the tenant's account in memory, too."""
+    b = owing(tmp_path)
+    number = next(i["number"] for i in b.json("invoice", "list", "acme") if i["month"] == "2024-03")
+    key, reader = (b.json("admin", "key", "create", role, "--role", role)["key"] for role in ("billing", "read-only"))
+    port = free_port()
+    process = subprocess.Popen([PROGRAM, "serve", "--listen", f"127.0.0.1:{port}", "--model", f"smol={SMOL}"], env={**os.environ, "UNKAI_HOME": str(b.home)},
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while b"listening on" not in (line := process.stdout.readline().lower()) and line:
+            pass
+
+        def call(path, body=None, who=key):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/admin/v1{path}", None if body is None else json.dumps(body).encode(), {"Authorization": f"Bearer {who}"})
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        before = {p["name"]: Fraction(p["balance"]) for p in call("/organization/projects")[1]["data"]}
+        assert call(f"/invoices/{number}/payments", {"amount": "10"}, reader)[0] == 403
+        for _ in range(2):
+            status, paid = call(f"/invoices/{number}/payments", {"amount": "10", "payment": "p", "paid_on": "2024-04-02"})
+            assert (status, paid["id"], paid["invoice"], paid["paid_on"], paid["status"]) == (200, "p", number, "2024-04-02", "part_paid")
+        assert call(f"/invoices/{number}/payments", {"amount": "11", "payment": "p"})[0] == 409
+        status, refused = call(f"/invoices/{number}/payments", {"amount": "99999999"})
+        assert status == 409 and refused["error"]["param"] == "amount"
+        assert call(f"/invoices/{number}/status", who=reader)[1]["left"] == paid["left"]
+        assert {i["id"]: i["left"] for i in call("/invoices", who=reader)[1]["data"]}[number] == paid["left"]
+        after = {p["name"]: Fraction(p["balance"]) for p in call("/organization/projects")[1]["data"]}
+        assert after == {**before, "acme": before["acme"] + 10}
+    finally:
+        process.terminate()
+        process.communicate()
+    check_payments(b)
 
 
 def test_draft_and_refusals(tmp_path):

@@ -509,6 +509,129 @@ static void test_html(void **state) {
     buf_free(&page);
 }
 
+/* ---- payments ---- */
+
+static int64_t balance(const char *account) {
+    char sql[120];
+    snprintf(sql, sizeof sql, "SELECT balance FROM account WHERE name = '%s'", account);
+    return number(sql);
+}
+
+/* What the answer's member says, in 10^-9. */
+static int64_t money_of(const char *request, const char *member) {
+    struct buf answer = {0};
+    int64_t value;
+    if (ask(request, &answer) != 0)
+        fail_msg("%s: %s", request, last.text);
+    struct json *v = parsed(answer.p);
+    value = document_amount(v, member);
+    json_free(v);
+    buf_free(&answer);
+    return value;
+}
+
+/* Three months of a tenant that pays later, from March on below zero. */
+static void invoiced(void) {
+    months_make_owing(folder);
+    profiles();
+    months_at("2024-04-05T00:00:00Z");
+    for (int i = 0; i < 3; i++) {
+        says("{\"op\":\"close\"}", "closed");
+        says("{\"op\":\"invoice.create\"}", "\"status\":\"open\"");
+    }
+}
+
+#define PAY "{\"op\":\"invoice.pay\",\"number\":\"A-000005\""
+#define STATUS "{\"op\":\"invoice.status\",\"number\":\"A-000005\"}"
+
+static void test_payments(void **state) {
+    invoiced();
+    int64_t due = money_of(STATUS, "due"), tax = money_of(STATUS, "tax"), before = balance("tenant:acme"),
+            owed = balance("receivable:acme");
+    says(STATUS, "\"due_on\":\"2024-05-05\"");
+    assert_int_equal(money_of(STATUS, "left"), due);
+    assert_true(tax > 0 && due > tax + 1000 * COIN && due < money_of(STATUS, "total"));
+    refused(PAY ",\"amount\":\"0\"}", ERR_INVALID, "above zero");
+    refused(PAY ",\"amount\":\"1e3\"}", ERR_INVALID, "no amount");
+    refused(PAY ",\"date\":\"2024-04-06\"}", ERR_INVALID, "not over");
+    refused(PAY ",\"date\":\"2024-04\"}", ERR_INVALID, "a day");
+    refused(PAY ",\"payment\":\"\"}", ERR_INVALID, "1 to 100 bytes");
+    refused(PAY ",\"amount\":\"999999\"}", ERR_CONFLICT, "is left");
+    refused("{\"op\":\"invoice.pay\",\"number\":\"A-9\"}", ERR_NOT_FOUND, "no invoice");
+    /* A part, once; the same id for anything else is refused. */
+    for (int i = 0; i < 3; i++) {
+        says(PAY ",\"payment\":\"bank 1\",\"amount\":\"100.5\",\"date\":\"2024-04-02\"}",
+             "{\"payment\":\"bank 1\",\"number\":\"A-000005\"");
+        says(PAY ",\"payment\":\"bank 1\"}",
+             "\"amount\":\"100.5\",\"date\":\"2024-04-02\",\"status\":\"part_paid\"");
+        assert_int_equal(balance("tenant:acme"), before + 100500000000);
+        assert_int_equal(balance("receivable:acme"), owed);
+    }
+    refused(PAY ",\"payment\":\"bank 1\",\"amount\":\"100\"}", ERR_CONFLICT, "other content");
+    refused(PAY ",\"payment\":\"bank 1\",\"date\":\"2024-04-03\"}", ERR_CONFLICT, "other content");
+    refused("{\"op\":\"invoice.pay\",\"number\":\"A-000003\",\"payment\":\"bank 1\"}", ERR_CONFLICT,
+            "other content");
+    assert_int_equal(money_of(STATUS, "left"), due - 100500000000);
+    /* Charges come before tax, which is no credit of the tenant's. */
+    char request[160];
+    snprintf(request, sizeof request, PAY ",\"payment\":\"bank 2\",\"amount\":\"%lld.5\"}",
+             (long long)((due - tax) / COIN - 101 + 7));
+    for (int i = 0; i < 2; i++)
+        says(request, "part_paid");
+    assert_int_equal(balance("tenant:acme"), before + due - tax);
+    assert_int_equal(balance("receivable:acme"), owed + 7 * COIN);
+    assert_int_equal(money_of(STATUS, "left"), tax - 7 * COIN);
+    for (int i = 0; i < 2; i++)
+        says(PAY ",\"payment\":\"bank 3\"}", "\"status\":\"paid\"");
+    says(STATUS, "\"left\":\"0\"");
+    refused(PAY "}", ERR_CONFLICT, "nothing is left");
+    assert_int_equal(balance("tenant:acme"), before + due - tax);
+    assert_int_equal(balance("receivable:acme"), owed + tax);
+    assert_int_equal(number("SELECT count(*) FROM transfer WHERE about = 'invoice:A-000005'"), 4);
+    /* What never came is taken back in the ledger, and is owed again. */
+    says("{\"op\":\"ledger.reverse\",\"transfer\":\"payment_tax:1:bank 3\",\"reason\":\"it bounced\"}",
+         "reverse:");
+    says(STATUS, "\"status\":\"part_paid\"");
+    assert_int_equal(money_of(STATUS, "left"), tax - 7 * COIN);
+    says(PAY "}", "\"status\":\"paid\"");
+    says("{\"op\":\"ledger.verify\"}", "\"wrong\":[]");
+    says("{\"op\":\"invoice.verify\",\"number\":\"A-000005\"}", "\"ok\":true");
+    says("{\"op\":\"close.verify\",\"month\":\"2024-03\"}", "\"ok\":true");
+    /* The next month has what was paid, and owes nothing of what was owed before. */
+    months_at("2024-05-02T00:00:00Z");
+    says("{\"op\":\"close\"}", "2024-04");
+    says("{\"op\":\"close.verify\",\"month\":\"2024-04\"}", "\"ok\":true");
+    says("{\"op\":\"invoice.create\",\"tenant\":\"acme\"}", "\"due\":\"0\"");
+}
+
+/* Of one that pays in advance only the tax is due; where nothing is due it is paid. A credit note leaves nothing, and what was paid counts for the invoice in its place. */
+static void test_payments_and_credit_notes(void **state) {
+    invoiced();
+    int64_t account = balance("tenant:acme"), owed = balance("receivable:acme"),
+            tax = money_of("{\"op\":\"invoice.status\",\"number\":\"A-000001\"}", "tax");
+    says("{\"op\":\"invoice.pay\",\"number\":\"A-000001\"}", "\"status\":\"paid\"");
+    assert_int_equal(balance("tenant:acme"), account);
+    assert_int_equal(balance("receivable:acme"), owed + tax);
+    says("{\"op\":\"invoice.status\",\"number\":\"A-000002\"}", "\"status\":\"paid\",\"due\":\"0\"");
+    refused("{\"op\":\"invoice.pay\",\"number\":\"A-000002\"}", ERR_CONFLICT, "nothing is left");
+    int64_t due = money_of(STATUS, "due");
+    says(PAY ",\"payment\":\"p\",\"amount\":\"1000\"}", "part_paid");
+    says("{\"op\":\"invoice.cancel\",\"number\":\"A-000005\",\"reason\":\"address\"}", "\"status\":\"\"");
+    says(STATUS, "\"status\":\"cancelled\",\"due\":\"0\",\"paid\":\"0\",\"left\":\"0\"");
+    says(PAY ",\"payment\":\"p\"}", "cancelled");
+    refused(PAY "}", ERR_CONFLICT, "cancelled");
+    refused("{\"op\":\"invoice.pay\",\"number\":\"CN-000001\"}", ERR_CONFLICT, "no invoice");
+    says("{\"op\":\"invoice.create\",\"tenant\":\"acme\"}", "\"status\":\"part_paid\"");
+    assert_int_equal(money_of("{\"op\":\"invoice.status\",\"number\":\"A-000007\"}", "left"),
+                     due - 1000 * COIN);
+    says("{\"op\":\"invoice.show\",\"number\":\"A-000007\",\"as\":\"html\"}", "入金済み");
+    says("{\"op\":\"invoice.pay\",\"number\":\"A-000007\"}", "\"status\":\"paid\"");
+    assert_int_equal(number("SELECT CAST(sum(amount) AS BIGINT) FROM transfer WHERE kind IN ('payment', "
+                            "'payment_tax') AND about <> 'invoice:A-000001'"),
+                     due);
+    says("{\"op\":\"ledger.verify\"}", "\"wrong\":[]");
+}
+
 /* ---- exports ---- */
 
 static void read_pages(const char *op, int rows, struct buf *out) {
@@ -586,6 +709,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_profiles, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_invoices, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_cancel, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_payments, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_payments_and_credit_notes, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_html, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_pages, fresh_folder, remove_folder),
     };

@@ -37,7 +37,7 @@ int64_t bill_page(const struct json *args);
 /* Where the sum of two amounts is no amount. */
 int bill_add(amount *sum, amount value, struct error *e);
 
-extern const struct operation_row close_operations[], invoice_operations[], focus_operations[],
-    events_operations[];
+extern const struct operation_row close_operations[], invoice_operations[], payment_operations[],
+    focus_operations[], events_operations[];
 
 #endif

@@ -26,7 +26,8 @@ int document_credit_note(const struct json *invoice, struct str number, int64_t 
 /* An amount of a document, as document_invoice wrote it; 0 when it is none. */
 amount document_amount(const struct json *object, const char *member);
 
-/* A whole page of HTML, to be read or printed on A4, in the language of the party that gets it. */
-void document_html(const struct json *document, struct buf *out);
+struct dues;
+/* A whole page of HTML, to be read or printed on A4, in the language of the party that gets it. dues: what was paid of it, or NULL. */
+void document_html(const struct json *document, const struct dues *dues, struct buf *out);
 
 #endif

@@ -1,5 +1,6 @@
 /* A document as a page: self-contained HTML with a print style for A4, in English or Japanese. Every text of a document is somebody's, and escaped. */
 #include "cloud/bill/document.h"
+#include "cloud/bill/payment.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +38,8 @@ enum label {
     L_TOTAL,
     L_COVERED,
     L_DUE,
+    L_PAID,
+    L_LEFT,
     L_REASON,
     L_PAYMENT,
     L_HASH,
@@ -76,6 +79,8 @@ static const char *const text[LABELS][2] = {
     [L_TOTAL] = {"Total", "合計(税込)"},
     [L_COVERED] = {"Paid from credit", "前払残高からの充当"},
     [L_DUE] = {"To be paid", "お支払額"},
+    [L_PAID] = {"Paid", "入金済み"},
+    [L_LEFT] = {"Left to be paid", "お支払残額"},
     [L_REASON] = {"Reason", "理由"},
     [L_PAYMENT] = {"Payment", "お支払方法"},
     [L_HASH] = {"Journal up to transfer", "帳簿(仕訳番号まで)"},
@@ -106,6 +111,7 @@ static const char style[] =
 struct page {
     struct buf *out;
     const struct json *document;
+    const struct dues *dues;
     int language; /* of the labels: 0 en, 1 ja */
     int decimals;
 };
@@ -328,8 +334,7 @@ static void lines(const struct page *p) {
     buf_text(p->out, "</tbody></table>");
 }
 
-static void sum(const struct page *p, enum label label, const char *member, bool strong) {
-    struct str value = text_of(p->document, member);
+static void sum_of(const struct page *p, enum label label, struct str value, bool strong) {
     if (value.n == 0)
         return;
     buf_text(p->out, strong ? "<tr class=\"strong\"><td>" : "<tr><td>");
@@ -339,6 +344,17 @@ static void sum(const struct page *p, enum label label, const char *member, bool
     buf_text(p->out, "<td>");
     escape(p->out, text_of(p->document, "currency"));
     buf_text(p->out, "</td></tr>");
+}
+
+static void sum(const struct page *p, enum label label, const char *member, bool strong) {
+    sum_of(p, label, text_of(p->document, member), strong);
+}
+
+static void sum_amount(const struct page *p, enum label label, amount value, bool strong) {
+    struct buf text = {0};
+    money_write(&text, value, AMOUNT_DIGITS);
+    sum_of(p, label, buf_view(&text), strong);
+    buf_free(&text);
 }
 
 static void sums(const struct page *p) {
@@ -365,6 +381,10 @@ static void sums(const struct page *p) {
     if (document_amount(p->document, "covered") != 0)
         sum(p, L_COVERED, "covered", false);
     sum(p, L_DUE, "due", true);
+    if (p->dues != NULL && p->dues->paid != 0) {
+        sum_amount(p, L_PAID, p->dues->paid, false);
+        sum_amount(p, L_LEFT, p->dues->left, true);
+    }
     buf_text(p->out, "</table>");
 }
 
@@ -390,12 +410,12 @@ static void foot(const struct page *p) {
     buf_text(p->out, "</p></footer>");
 }
 
-void document_html(const struct json *document, struct buf *out) {
+void document_html(const struct json *document, const struct dues *dues, struct buf *out) {
     const struct json *to = json_get(document, "to"), *from = json_get(document, "from"),
                       *rule = json_get(document, "rule");
     struct str language = text_of(to, "language"), currency = text_of(document, "currency");
     char code[4] = "";
-    struct page p = {.out = out, .document = document};
+    struct page p = {.out = out, .document = document, .dues = dues};
     language = language.n > 0 ? language : text_of(from, "language");
     p.language = str_is(language, "ja");
     snprintf(code, sizeof code, "%.*s", (int)(currency.n < 3 ? currency.n : 3), currency.p);

@@ -1,8 +1,8 @@
 /* Invoices: one a tenant and closed month, numbered without gaps, and their credit notes; each is a document (document.h) that is kept as it was issued, and can be made
  * again from the journal. Tax is posted when a document is issued; the charges were, with every request. On the yen's journey: where charges become a bill. */
-#include "cloud/bill/bill.h"
-#include "cloud/bill/document.h"
+#include "cloud/bill/invoice.h"
 #include "cloud/bill/party.h"
+#include "cloud/operation.h"
 
 #include "base/clock.h"
 
@@ -10,12 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NUMBER_BYTES = 64, SERIES_BYTES = 40, REASON_BYTES = 400 };
+enum { SERIES_BYTES = 40, REASON_BYTES = 400 };
 
 /* ---- numbers ---- */
 
 /* The next of a series, in the transaction that keeps the document: where that fails, the number is free again. */
-static int next_number(struct store *s, struct str series, char number[NUMBER_BYTES], struct error *e) {
+static int next_number(struct store *s, struct str series, char number[INVOICE_NUMBER_BYTES],
+                       struct error *e) {
     struct query *q;
     if (series.n > SERIES_BYTES)
         return error_set(e, ERR_INVALID, "a series' name has at most %d bytes", SERIES_BYTES);
@@ -28,7 +29,8 @@ static int next_number(struct store *s, struct str series, char number[NUMBER_BY
     query_text(q, 1, series);
     if ((rc = query_step(q, e)) <= 0)
         return rc < 0 ? rc : error_set(e, ERR_INTERNAL, "the series gave no number");
-    snprintf(number, NUMBER_BYTES, "%.*s%06lld", (int)series.n, series.p, (long long)query_column_int(q, 0));
+    snprintf(number, INVOICE_NUMBER_BYTES, "%.*s%06lld", (int)series.n, series.p,
+             (long long)query_column_int(q, 0));
     return query_run(q, e);
 }
 
@@ -42,7 +44,7 @@ static struct str series_of(const struct json *issuer, const char *kind, struct 
 /* receivable:TENANT to tax:RULE:CURRENCY; the other way for less than nothing. */
 static int post_tax(struct cloud *c, const char *number, const char *tenant, struct str rule,
                     const char *currency, amount tax, int64_t at, struct error *e) {
-    char receivable[TENANT_NAME_BYTES + 16], account[80], id[NUMBER_BYTES + 16];
+    char receivable[TENANT_NAME_BYTES + 16], account[80], id[INVOICE_NUMBER_BYTES + 16];
     struct transfer t = {.kind = STR("tax"), .value = tax < 0 ? -tax : tax, .at = at};
     int64_t from, to;
     bool again;
@@ -64,28 +66,12 @@ static int post_tax(struct cloud *c, const char *number, const char *tenant, str
 
 /* ---- one document ---- */
 
-struct document {
-    int64_t id, tenant, period;
-    char number[NUMBER_BYTES], kind[16], about[NUMBER_BYTES], currency[4];
-    struct hash hash;
-    struct sums sums;
-    int64_t issued;
-    struct buf text;
-    struct json *json;
-};
-
-static void document_free(struct document *d) {
+void invoice_document_free(struct invoice_document *d) {
     json_free(d->json);
     buf_free(&d->text);
 }
 
-static void copy(char *to, size_t size, struct str text) {
-    size_t n = text.n < size ? text.n : size - 1;
-    memcpy(to, text.p, n);
-    to[n] = 0;
-}
-
-static int keep_document(struct store *s, struct document *d, struct error *e) {
+static int keep_document(struct store *s, struct invoice_document *d, struct error *e) {
     struct query *q;
     d->hash = hash_sha256(buf_view(&d->text));
     int rc =
@@ -110,9 +96,9 @@ static int keep_document(struct store *s, struct document *d, struct error *e) {
     return query_run(q, e);
 }
 
-static int read_document(struct store *s, struct str number, struct document *d, struct error *e) {
+int invoice_read(struct store *s, struct str number, struct invoice_document *d, struct error *e) {
     struct query *q;
-    *d = (struct document){0};
+    *d = (struct invoice_document){0};
     int rc =
         store_query(s, &q,
                     "SELECT id, tenant, period, number, kind, about, currency, issued, net, tax, total, hash,"
@@ -129,10 +115,10 @@ static int read_document(struct store *s, struct str number, struct document *d,
     d->id = query_column_int(q, 0);
     d->tenant = query_column_int(q, 1);
     d->period = query_column_int(q, 2);
-    copy(d->number, sizeof d->number, query_column_text(q, 3));
-    copy(d->kind, sizeof d->kind, query_column_text(q, 4));
-    copy(d->about, sizeof d->about, query_column_text(q, 5));
-    copy(d->currency, sizeof d->currency, query_column_text(q, 6));
+    memory_copy_text(d->number, sizeof d->number, query_column_text(q, 3));
+    memory_copy_text(d->kind, sizeof d->kind, query_column_text(q, 4));
+    memory_copy_text(d->about, sizeof d->about, query_column_text(q, 5));
+    memory_copy_text(d->currency, sizeof d->currency, query_column_text(q, 6));
     d->issued = query_column_int(q, 7);
     d->sums.net = query_column_int(q, 8);
     d->sums.tax = query_column_int(q, 9);
@@ -141,40 +127,82 @@ static int read_document(struct store *s, struct str number, struct document *d,
     memcpy(&d->hash, hash.p, hash.n < sizeof d->hash ? hash.n : sizeof d->hash);
     buf_str(&d->text, query_column_text(q, 12));
     if ((rc = query_run(q, e)) != 0 || (rc = json_parse(&d->json, buf_view(&d->text), e)) != 0)
-        document_free(d);
+        invoice_document_free(d);
     return rc;
 }
 
-static void write_amount(struct buf *out, const char *name, amount value) {
-    buf_printf(out, ",\"%s\":\"", name);
-    money_write(out, value, AMOUNT_DIGITS);
-    buf_byte(out, '"');
+/* ---- rows of lists ---- */
+
+/* Of the tenant $1 (0: of all) and the number $2 ("": of every one), each with what was paid for the tenant's month: so a payment of an invoice that was taken back counts for the one in its
+ * place. Payments that were reversed are none. */
+#define ROWS                                                                                      \
+    "SELECT i.number, i.kind, t.name, p.month, i.about, i.currency, i.issued, i.net, i.tax,"      \
+    " i.total, i.document, coalesce(paid.charges, 0), coalesce(paid.tax, 0) FROM invoice i"       \
+    " JOIN tenant t ON t.id = i.tenant JOIN period p ON p.id = i.period"                          \
+    " LEFT JOIN (SELECT o.tenant AS tenant, o.period AS period,"                                  \
+    " CAST(sum(CASE WHEN x.kind = 'payment' THEN x.amount ELSE 0 END) AS BIGINT) AS charges,"     \
+    " CAST(sum(CASE WHEN x.kind = 'payment' THEN 0 ELSE x.amount END) AS BIGINT) AS tax"          \
+    " FROM invoice o JOIN transfer x ON x.about = 'invoice:' || o.number"                         \
+    " WHERE x.about <> '' AND x.kind IN ('payment', 'payment_tax') AND ($1 = 0 OR o.tenant = $1)" \
+    " AND NOT EXISTS (SELECT 1 FROM transfer r WHERE r.about = x.id AND r.about <> ''"            \
+    " AND r.kind = 'reverse') GROUP BY o.tenant, o.period) paid"                                  \
+    " ON paid.tenant = i.tenant AND paid.period = i.period"                                       \
+    " WHERE ($1 = 0 OR i.tenant = $1) AND ($2 = '' OR i.number = $2) ORDER BY i.id"
+
+static int find_rows(struct store *s, int64_t tenant, struct str number, struct query **q, struct error *e) {
+    int rc = store_query(s, q, ROWS, e);
+    if (rc != 0)
+        return rc;
+    query_int(*q, 1, tenant);
+    query_text(*q, 2, number);
+    return 0;
 }
 
-/* The row of a list. */
-static void write_summary(struct buf *out, struct str number, struct str kind, struct str tenant,
-                          struct str month, struct str about, int64_t issued, struct str currency,
-                          const struct sums *sums) {
-    const struct {
-        const char *name;
-        struct str value;
-    } text[] = {{"number", number}, {"kind", kind},   {"tenant", tenant},
-                {"month", month},   {"about", about}, {"currency", currency}};
-    for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
-        buf_printf(out, "%s\"%s\":", i == 0 ? "{" : ",", text[i].name);
-        json_write_str(out, text[i].value);
-    }
-    buf_printf(out, ",\"issued\":%lld", (long long)(issued / 1000000000));
-    write_amount(out, "net", sums->net);
-    write_amount(out, "tax", sums->tax);
-    write_amount(out, "total", sums->total);
+static int row_dues(struct query *q, struct dues *out, struct error *e) {
+    struct json *document = NULL;
+    int rc = json_parse(&document, query_column_text(q, 10), e);
+    if (rc == 0)
+        dues_of(query_column_text(q, 1), document, query_column_int(q, 11), query_column_int(q, 12), out);
+    json_free(document);
+    return rc;
+}
+
+static int write_row(struct query *q, struct buf *out, struct error *e) {
+    static const char *const text[] = {"number", "kind", "tenant", "month", "about", "currency"},
+                             *const sum[] = {"net", "tax", "total"};
+    struct dues dues;
+    int rc = row_dues(q, &dues, e);
+    if (rc != 0)
+        return rc;
+    buf_printf(out, "{\"issued\":%lld", (long long)(query_column_int(q, 6) / 1000000000));
+    for (int i = 0; i < 6; i++)
+        answer_text(out, text[i], query_column_text(q, i));
+    for (int i = 0; i < 3; i++)
+        answer_money(out, sum[i], query_column_int(q, 7 + i), AMOUNT_DIGITS);
+    dues_write(out, &dues);
     buf_byte(out, '}');
+    return 0;
 }
 
-static void summarise(struct buf *out, const struct document *d) {
-    write_summary(out, str_from(d->number), str_from(d->kind), json_as_str(json_get(d->json, "tenant")),
-                  json_as_str(json_get(json_get(d->json, "period"), "month")), str_from(d->about), d->issued,
-                  str_from(d->currency), &d->sums);
+static int write_rows(struct store *s, int64_t tenant, struct str number, struct buf *out, struct error *e) {
+    struct query *q;
+    const char *between = "";
+    int rc = find_rows(s, tenant, number, &q, e);
+    while (rc == 0 && (rc = query_step(q, e)) > 0) {
+        buf_text(out, between);
+        between = ",";
+        rc = write_row(q, out, e);
+    }
+    return rc;
+}
+
+int invoice_dues(struct store *s, int64_t tenant, struct str number, struct dues *out, struct error *e) {
+    struct query *q;
+    int rc = find_rows(s, tenant, number, &q, e);
+    if (rc != 0 || (rc = query_step(q, e)) <= 0)
+        return rc < 0 ? rc : error_set(e, ERR_NOT_FOUND, "there is no such invoice");
+    rc = row_dues(q, out, e);
+    return rc != 0 ? rc : query_run(q, e);
 }
 
 /* ---- making ---- */
@@ -215,7 +243,7 @@ static int read_customer(struct cloud *c, const struct tenant *t, struct json **
 }
 
 static int build(struct cloud *c, const struct making *m, const struct tenant *t, const char *number,
-                 struct document *d, struct error *e) {
+                 struct invoice_document *d, struct error *e) {
     struct json *customer = NULL, *rule = NULL;
     struct buf text = {0};
     char day[CALENDAR_DAY];
@@ -225,8 +253,8 @@ static int build(struct cloud *c, const struct making *m, const struct tenant *t
                           .account = t->account,
                           .issued = m->now,
                           .from = m->issuer};
-    copy(draft.name, sizeof draft.name, str_from(t->name));
-    copy(draft.currency, sizeof draft.currency, str_from(t->currency));
+    memory_copy_text(draft.name, sizeof draft.name, str_from(t->name));
+    memory_copy_text(draft.currency, sizeof draft.currency, str_from(t->currency));
     calendar_day(day, m->period.to - 1, m->period.zone);
     int rc = read_customer(c, t, &customer, e);
     if (rc == 0 && (rc = tax_resolve(m->rules, m->issuer, customer, day, &text, e)) == 0 &&
@@ -243,15 +271,16 @@ static int build(struct cloud *c, const struct making *m, const struct tenant *t
 
 static int issue(struct cloud *c, const struct making *m, const struct tenant *t, struct buf *out,
                  struct error *e) {
-    struct document d = {.tenant = t->id, .period = m->period.id, .kind = "invoice", .issued = m->now};
+    struct invoice_document d = {
+        .tenant = t->id, .period = m->period.id, .kind = "invoice", .issued = m->now};
     int rc = next_number(c->store, series_of(m->issuer, "invoice", STR("INV-")), d.number, e);
-    copy(d.currency, sizeof d.currency, str_from(t->currency));
+    memory_copy_text(d.currency, sizeof d.currency, str_from(t->currency));
     if (rc == 0 && (rc = build(c, m, t, d.number, &d, e)) == 0 &&
         (rc = keep_document(c->store, &d, e)) == 0 &&
         (rc = post_tax(c, d.number, t->name, json_as_str(json_get(json_get(d.json, "rule"), "id")),
                        d.currency, d.sums.tax, m->now, e)) == 0)
-        summarise(out, &d);
-    document_free(&d);
+        rc = write_rows(c->store, t->id, str_from(d.number), out, e);
+    invoice_document_free(&d);
     return rc;
 }
 
@@ -270,9 +299,9 @@ static int has_invoice(struct store *s, int64_t tenant, int64_t period, struct e
 
 /* 1: there is something to be billed. */
 static int has_lines(struct cloud *c, const struct making *m, const struct tenant *t, struct error *e) {
-    struct document d = {0};
+    struct invoice_document d = {0};
     int rc = build(c, m, t, "", &d, e);
-    document_free(&d);
+    invoice_document_free(&d);
     return rc < 0 ? rc : d.sums.lines > 0 || d.sums.total != 0;
 }
 
@@ -289,7 +318,7 @@ static int closed_period(struct cloud *c, struct str month, struct period *p, st
             return rc;
         if (rc == 0)
             return error_param(e, ERR_NOT_FOUND, "month", "no month is closed yet; see unkai close");
-        copy(newest, sizeof newest, query_column_text(q, 0));
+        memory_copy_text(newest, sizeof newest, query_column_text(q, 0));
         if ((rc = query_run(q, e)) != 0)
             return rc;
         month = str_from(newest);
@@ -335,14 +364,14 @@ static int list_tenants(struct cloud *c, const struct tenant *only, const struct
 
 /* One tenant's, or everybody's who has none and something to pay. */
 static int invoice_create(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str name = json_as_str(json_get(args, "tenant"));
+    struct str name = args_text(args, "tenant");
     struct making m = {0};
     const struct tenant **list = NULL;
     struct tenant *only = NULL;
     const char *between = "[";
     size_t n = 0;
     int rc = name.n > 0 ? memory_need_tenant(c, name, "tenant", &only, e) : 0;
-    if (rc != 0 || (rc = closed_period(c, json_as_str(json_get(args, "month")), &m.period, e)) != 0)
+    if (rc != 0 || (rc = closed_period(c, args_text(args, "month"), &m.period, e)) != 0)
         return rc;
     if ((rc = begin_making(c, &m, e)) == 0)
         rc = list_tenants(c, only, &list, &n, e);
@@ -362,35 +391,35 @@ static int invoice_create(struct cloud *c, const struct json *args, struct buf *
 /* What the invoice of a month would be now: of the running one, too. */
 static int invoice_draft(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct making m = {0};
-    struct document d = {0};
+    struct invoice_document d = {0};
     struct tenant *t;
     char month[CALENDAR_MONTH];
-    struct str asked = json_as_str(json_get(args, "month"));
-    int rc = memory_need_tenant(c, json_as_str(json_get(args, "tenant")), "tenant", &t, e);
+    struct str asked = args_text(args, "month");
+    int rc = memory_need_tenant(c, args_text(args, "tenant"), "tenant", &t, e);
     if (rc == 0)
         rc = begin_making(c, &m, e);
     if (rc == 0 && asked.n == 0) { /* the running month */
         struct query *q;
         if ((rc = store_query(c->store, &q, "SELECT month FROM period ORDER BY id DESC LIMIT 1", e)) == 0 &&
             (rc = query_step(q, e)) > 0) {
-            copy(month, sizeof month, query_column_text(q, 0));
+            memory_copy_text(month, sizeof month, query_column_text(q, 0));
             asked = str_from(month);
             rc = query_run(q, e);
         }
     }
     if (rc == 0 && (rc = period_find(c->store, asked, &m.period, e)) == 0 &&
         (rc = build(c, &m, t, "", &d, e)) == 0) {
-        bool html = str_is(json_as_str(json_get(args, "as")), "html");
+        bool html = str_is(args_text(args, "as"), "html");
         if (html) {
             struct buf page = {0};
-            document_html(d.json, &page);
+            document_html(d.json, NULL, &page);
             json_write_str(out, buf_view(&page));
             buf_free(&page);
         } else {
             buf_str(out, buf_view(&d.text));
         }
     }
-    document_free(&d);
+    invoice_document_free(&d);
     making_free(&m);
     return rc;
 }
@@ -408,12 +437,12 @@ static int mark_cancelled(struct store *s, int64_t id, struct error *e) {
 
 /* By a credit note, which takes its tax back too. The charges stand: they are reversed in the ledger where they were wrong. The month can be invoiced again. */
 static int invoice_cancel(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str reason = json_as_str(json_get(args, "reason"));
-    struct document old, note = {.kind = "credit_note"};
+    struct str reason = args_text(args, "reason");
+    struct invoice_document old, note = {.kind = "credit_note"};
     int64_t now = clock_wall_ns() / 1000000000 * 1000000000;
     if (reason.n == 0 || reason.n > REASON_BYTES)
         return error_param(e, ERR_INVALID, "reason", "say why, in 1 to %d bytes", REASON_BYTES);
-    int rc = read_document(c->store, json_as_str(json_get(args, "number")), &old, e);
+    int rc = invoice_read(c->store, args_text(args, "number"), &old, e);
     if (rc != 0)
         return rc;
     if (strcmp(old.kind, "invoice") != 0) {
@@ -425,75 +454,72 @@ static int invoice_cancel(struct cloud *c, const struct json *args, struct buf *
     note.period = old.period;
     note.issued = now;
     note.sums = (struct sums){.net = -old.sums.net, .tax = -old.sums.tax, .total = -old.sums.total};
-    copy(note.about, sizeof note.about, str_from(old.number));
-    copy(note.currency, sizeof note.currency, str_from(old.currency));
+    memory_copy_text(note.about, sizeof note.about, str_from(old.number));
+    memory_copy_text(note.currency, sizeof note.currency, str_from(old.currency));
     if ((rc = next_number(c->store, series_of(json_get(old.json, "from"), "credit_note", STR("CN-")),
                           note.number, e)) == 0 &&
         (rc = document_credit_note(old.json, str_from(note.number), now, reason, &note.text, e)) == 0 &&
         (rc = json_parse(&note.json, buf_view(&note.text), e)) == 0 &&
         (rc = keep_document(c->store, &note, e)) == 0 && (rc = mark_cancelled(c->store, old.id, e)) == 0) {
         char tenant[TENANT_NAME_BYTES];
-        copy(tenant, sizeof tenant, json_as_str(json_get(old.json, "tenant")));
+        memory_copy_text(tenant, sizeof tenant, json_as_str(json_get(old.json, "tenant")));
         rc = post_tax(c, note.number, tenant, json_as_str(json_get(json_get(old.json, "rule"), "id")),
                       note.currency, note.sums.tax, now, e);
     }
     if (rc == 0)
-        summarise(out, &note);
+        rc = write_rows(c->store, note.tenant, str_from(note.number), out, e);
 out:
-    document_free(&old);
-    document_free(&note);
+    invoice_document_free(&old);
+    invoice_document_free(&note);
     return rc;
 }
 
 /* ---- reading ---- */
 
 static int invoice_list(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct str name = json_as_str(json_get(args, "tenant"));
+    struct str name = args_text(args, "tenant");
     struct tenant *t = NULL;
-    struct query *q;
-    const char *between = "[";
     int rc = name.n > 0 ? memory_need_tenant(c, name, "tenant", &t, e) : 0;
-    if (rc != 0 ||
-        (rc = store_query(
-             c->store, &q,
-             "SELECT i.number, i.kind, t.name, p.month, i.about, i.issued, i.currency, i.net, i.tax,"
-             " i.total FROM invoice i JOIN tenant t ON t.id = i.tenant JOIN period p ON p.id = i.period"
-             " WHERE $1 = 0 OR i.tenant = $1 ORDER BY i.id",
-             e)) != 0)
+    if (rc != 0)
         return rc;
-    query_int(q, 1, t != NULL ? t->id : 0);
-    while ((rc = query_step(q, e)) > 0) {
-        struct sums sums = {query_column_int(q, 7), query_column_int(q, 8), query_column_int(q, 9), 0};
-        buf_text(out, between);
-        between = ",";
-        write_summary(out, query_column_text(q, 0), query_column_text(q, 1), query_column_text(q, 2),
-                      query_column_text(q, 3), query_column_text(q, 4), query_column_int(q, 5),
-                      query_column_text(q, 6), &sums);
-    }
-    buf_text(out, between[0] == '[' ? "[]" : "]");
+    buf_byte(out, '[');
+    rc = write_rows(c->store, t != NULL ? t->id : 0, STR(""), out, e);
+    buf_byte(out, ']');
     return rc;
 }
 
-/* The document as it was issued; as "html": that page, as a JSON string. */
-static int invoice_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct document d;
-    struct buf page = {0};
-    int rc = read_document(c->store, json_as_str(json_get(args, "number")), &d, e);
+/* The list's row of one. */
+static int invoice_status(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct invoice_document d;
+    int rc = invoice_read(c->store, args_text(args, "number"), &d, e);
     if (rc != 0)
         return rc;
-    if (str_is(json_as_str(json_get(args, "as")), "html")) {
-        document_html(d.json, &page);
-        json_write_str(out, buf_view(&page));
-    } else {
+    rc = write_rows(c->store, d.tenant, str_from(d.number), out, e);
+    invoice_document_free(&d);
+    return rc;
+}
+
+/* The document as it was issued; as "html": that page, as a JSON string, and what was paid. */
+static int invoice_show(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
+    struct invoice_document d;
+    struct dues dues;
+    struct buf page = {0};
+    int rc = invoice_read(c->store, args_text(args, "number"), &d, e);
+    if (rc != 0)
+        return rc;
+    if (!str_is(args_text(args, "as"), "html")) {
         buf_str(out, buf_view(&d.text));
+    } else if ((rc = invoice_dues(c->store, d.tenant, str_from(d.number), &dues, e)) == 0) {
+        document_html(d.json, &dues, &page);
+        json_write_str(out, buf_view(&page));
     }
     buf_free(&page);
-    document_free(&d);
-    return 0;
+    invoice_document_free(&d);
+    return rc;
 }
 
 /* The document again, of what it says of its parties and their rule, and of the journal. */
-static int rebuild(struct cloud *c, const struct document *d, struct buf *out, struct error *e) {
+static int rebuild(struct cloud *c, const struct invoice_document *d, struct buf *out, struct error *e) {
     struct str about = json_as_str(json_get(d->json, "about"));
     struct draft draft = {.number = json_as_str(json_get(d->json, "number")),
                           .tenant = d->tenant,
@@ -501,16 +527,16 @@ static int rebuild(struct cloud *c, const struct document *d, struct buf *out, s
                           .from = json_get(d->json, "from"),
                           .to = json_get(d->json, "to"),
                           .rule = json_get(d->json, "rule")};
-    struct document invoice;
+    struct invoice_document invoice;
     struct sums sums;
     const struct tenant *t = c->tenants;
     int rc;
     if (strcmp(d->kind, "credit_note") == 0) {
-        if ((rc = read_document(c->store, about, &invoice, e)) != 0)
+        if ((rc = invoice_read(c->store, about, &invoice, e)) != 0)
             return rc;
         rc = document_credit_note(invoice.json, draft.number, draft.issued,
                                   json_as_str(json_get(d->json, "reason")), out, e);
-        document_free(&invoice);
+        invoice_document_free(&invoice);
         return rc;
     }
     while (t != NULL && t->id != d->tenant)
@@ -518,8 +544,8 @@ static int rebuild(struct cloud *c, const struct document *d, struct buf *out, s
     if (t == NULL)
         return error_set(e, ERR_CONFLICT, "the invoice's tenant is not there");
     draft.account = t->account;
-    copy(draft.name, sizeof draft.name, str_from(t->name));
-    copy(draft.currency, sizeof draft.currency, str_from(t->currency));
+    memory_copy_text(draft.name, sizeof draft.name, str_from(t->name));
+    memory_copy_text(draft.currency, sizeof draft.currency, str_from(t->currency));
     rc = period_find(c->store, json_as_str(json_get(json_get(d->json, "period"), "month")), &draft.period, e);
     return rc == 0 ? document_invoice(c->store, &draft, out, &sums, e) : rc;
 }
@@ -531,9 +557,9 @@ static void add_wrong(struct buf *wrong, const char *what) {
 }
 
 static int invoice_verify(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
-    struct document d;
+    struct invoice_document d;
     struct buf again = {0}, wrong = {0};
-    int rc = read_document(c->store, json_as_str(json_get(args, "number")), &d, e);
+    int rc = invoice_read(c->store, args_text(args, "number"), &d, e);
     if (rc != 0)
         return rc;
     struct hash hash = hash_sha256(buf_view(&d.text));
@@ -555,7 +581,7 @@ static int invoice_verify(struct cloud *c, const struct json *args, struct buf *
     }
     buf_free(&again);
     buf_free(&wrong);
-    document_free(&d);
+    invoice_document_free(&d);
     return rc;
 }
 
@@ -564,6 +590,7 @@ const struct operation_row invoice_operations[] = {
     {"invoice.draft", invoice_draft, OPERATION_READS},
     {"invoice.cancel", invoice_cancel},
     {"invoice.list", invoice_list, OPERATION_READS},
+    {"invoice.status", invoice_status, OPERATION_READS},
     {"invoice.show", invoice_show, OPERATION_READS},
     {"invoice.verify", invoice_verify, OPERATION_READS},
     {NULL},
