@@ -68,10 +68,10 @@ static struct walk inside(struct str object) {
 /* ---- the list ---- */
 
 enum { INPUT, CACHED, OUTPUT, PARTS };
+static const char *const name_of[PARTS] = {"\"input_cost_per_token\"", "\"cache_read_input_token_cost\"",
+                                           "\"output_cost_per_token\""};
 
 static bool read_prices(struct str object, struct str part[PARTS]) {
-    static const char *const name_of[PARTS] = {"\"input_cost_per_token\"", "\"cache_read_input_token_cost\"",
-                                               "\"output_cost_per_token\""};
     struct walk w = inside(object);
     struct str name, value;
     memset(part, 0, PARTS * sizeof *part);
@@ -140,7 +140,6 @@ static int parse_model(struct str name, struct str object, char *model, size_t s
 }
 
 static int add_model(struct import *m, struct str name, struct str object, struct error *e) {
-    static const char *const member[PARTS] = {"input", "cached", "output"};
     struct str part[PARTS];
     char model[300] = "";
     int rc = parse_model(name, object, model, sizeof model, e);
@@ -158,7 +157,7 @@ static int add_model(struct import *m, struct str name, struct str object, struc
     json_write_text(&m->list, model);
     for (int i = 0; i < PARTS; i++)
         if (part[i].n > 0) {
-            buf_printf(&m->list, ",\"%s\":", member[i]);
+            buf_printf(&m->list, ",%s:", name_of[i]);
             json_write_str(&m->list, part[i]);
         }
     buf_byte(&m->list, '}');

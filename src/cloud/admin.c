@@ -514,6 +514,11 @@ struct run {
     const char *outcome;
 };
 
+static bool changes(const struct run *r) {
+    const char *by = r->operation->changes_by;
+    return r->operation->kind == OPERATION_CHANGES && (by == NULL || json_get(r->request, by) != NULL);
+}
+
 static int run_check(struct cloud *c, void *context, struct error *e) {
     struct run *r = context;
     return access_check(c, r->who, e);
@@ -525,8 +530,7 @@ static int run_operation(struct cloud *c, void *context, struct error *e) {
     if (rc == 0)
         rc = r->operation->run(c, r->request, r->out, e);
     /* The operation has changed memory. When its change cannot be written down, it cannot stay, so the books stop. */
-    if (rc == 0 && r->operation->kind == OPERATION_CHANGES &&
-        access_audit(c, r->who, r->request, r->outcome, e) != 0)
+    if (rc == 0 && changes(r) && access_audit(c, r->who, r->request, r->outcome, e) != 0)
         rc = e->code = ERR_IO;
     return rc;
 }
@@ -553,8 +557,7 @@ int access_run(struct cloud *c, const struct actor *who, const struct json *requ
                          "this server does not know the operation; is it of another version?");
     size_t start = out->n;
     bool takes = r.operation->kind == OPERATION_TAKES_LONG,
-         aside = takes || r.operation->kind == OPERATION_READS_LONG,
-         audited = takes || r.operation->kind == OPERATION_CHANGES;
+         aside = takes || r.operation->kind == OPERATION_READS_LONG, audited = takes || changes(&r);
     r.outcome = "ok";
     int rc = aside || r.operation->kind == OPERATION_READS
                  ? journal_call_reading(c, aside ? run_check : run_operation, &r, &why)

@@ -221,6 +221,8 @@ struct operation_row {
     /* args: the whole request. Appends one JSON value. An error names the argument that is wrong. */
     int (*run)(struct cloud *c, const struct json *args, struct buf *out, struct error *e);
     enum operation_kind kind;
+    const char *
+        changes_by; /* OPERATION_CHANGES: a request without this member only reads; NULL: every one changes */
 };
 
 /* ---- cloud.c ---- */

@@ -216,7 +216,7 @@ static int ledger_op_reverse(struct cloud *c, const struct json *args, struct bu
         return error_param(e, ERR_NOT_FOUND, "transfer", "there is no transfer %.*s; see unkai ledger list",
                            (int)(about.n < 100 ? about.n : 100), about.p);
     if (reversal || (phase != PHASE_SINGLE && phase != PHASE_POST))
-        return error_param(e, ERR_INVALID, "transfer",
+        return error_param(e, ERR_CONFLICT, "transfer",
                            reversal ? "a reversal stays: make the transfer anew"
                                     : "that transfer moved nothing: void it while it is pending");
     snprintf(id, sizeof id, "reverse:%.*s", (int)about.n, about.p);
@@ -463,7 +463,7 @@ static int ledger_op_zone(struct cloud *c, const struct json *args, struct buf *
     struct query *q;
     int64_t zone;
     int rc = ledger_lock(&c->ledger, e);
-    if (rc == 0 && text.n > 0) {
+    if (rc == 0 && json_get(args, "zone") != NULL) {
         if ((rc = parse_zone(&zone, text, e)) != 0 ||
             (rc = store_query(c->store, &q, "UPDATE book SET zone = $1 WHERE id = 1", e)) != 0)
             return rc;
@@ -492,7 +492,7 @@ const struct operation_row ledger_operations[] = {
     {"ledger.balance", ledger_op_balance, OPERATION_READS},
     {"ledger.list", ledger_op_list, OPERATION_READS},
     {"ledger.show", ledger_op_show, OPERATION_READS},
-    {"ledger.zone", ledger_op_zone},
+    {"ledger.zone", ledger_op_zone, .changes_by = "zone"},
     {"ledger.verify", report_verify, OPERATION_READS_LONG},
     {NULL},
 };

@@ -290,25 +290,66 @@ static int price_list(struct cloud *c, const struct json *args, struct buf *out,
     return rc;
 }
 
-/* Many at once, in one currency: per token, as a JSON number is written. The first that cannot be kept exactly is the end of all. */
+enum { IMPORT_MOST = 1000, IMPORT_LARGEST = 1000 };
+
+/* A price of a token: a number, or the text of one. Up to IMPORT_LARGEST a double keeps all of its 12 decimals. */
+static int read_price(price *out, const struct json *v, struct error *e) {
+    struct buf text = {0};
+    if (json_numeric(v) && json_as_number(v) > IMPORT_LARGEST)
+        return error_set(e, ERR_INVALID, "a price above %d wants to be a text", IMPORT_LARGEST);
+    if (json_numeric(v))
+        json_write(&text, v);
+    else
+        buf_str(&text, json_as_str(v));
+    int rc = money_parse_number(out, buf_view(&text), PRICE_DIGITS, e);
+    buf_free(&text);
+    return rc;
+}
+
+static int check_members(const struct json *item, struct error *e) {
+    static const char *const known[] = {"model", "input_cost_per_token", "output_cost_per_token",
+                                        "cache_read_input_token_cost"};
+    for (void *it = json_first(item); it != NULL; it = json_next(item, it)) {
+        size_t i = 0;
+        while (i < sizeof known / sizeof *known && !str_is(json_key(it), known[i]))
+            i++;
+        if (i == sizeof known / sizeof *known)
+            return error_param(e, ERR_INVALID, "prices", "a model's prices have no '%.*s'",
+                               (int)(json_key(it).n < 60 ? json_key(it).n : 60), json_key(it).p);
+    }
+    return 0;
+}
+
+static int read_item(struct price_row *p, const struct json *item, struct error *e) {
+    const struct json *input = json_get(item, "input_cost_per_token"),
+                      *cached = json_get(item, "cache_read_input_token_cost");
+    int rc = check_members(item, e);
+    if (rc != 0 || (rc = read_model(p, item, e)) != 0)
+        return rc;
+    if (read_price(&p->tariff.input, input, e) != 0 ||
+        read_price(&p->tariff.output, json_get(item, "output_cost_per_token"), e) != 0 ||
+        read_price(&p->tariff.cached, cached != NULL ? cached : input, e) != 0)
+        return error_prefix(e, "%.100s: ", p->model);
+    return 0;
+}
+
+/* Many at once, in one currency: of a token, with LiteLLM's names. All are read before the first is kept, since what is kept is in memory at once: one that cannot be kept exactly is the end of
+ * all. */
 static int price_import(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     const struct json *list = json_get(args, "prices");
-    struct price_row like = {0};
+    struct price_row like = {0}, p;
     int rc = read_currency(like.currency, args, "currency", e);
-    if (rc != 0 || (rc = read_since(c, args, &like.version, e)) != 0)
-        return rc;
+    if (rc == 0)
+        rc = read_since(c, args, &like.version, e);
+    if (rc == 0 &&
+        (json_kind(list) != JSON_KIND_ARRAY || json_count(list) == 0 || json_count(list) > IMPORT_MOST))
+        rc = error_param(e, ERR_INVALID, "prices", "prices of 1 to %d models at once", IMPORT_MOST);
+    for (size_t i = 0; rc == 0 && i < json_count(list); i++)
+        rc = read_item(&(struct price_row){0}, json_at(list, i), e);
     for (size_t i = 0; rc == 0 && i < json_count(list); i++) {
-        const struct json *item = json_at(list, i);
-        struct str cached = args_text(item, "cached");
-        struct price_row p = like;
-        if ((rc = read_model(&p, item, e)) != 0)
-            return rc;
-        if (money_parse_number(&p.tariff.input, args_text(item, "input"), PRICE_DIGITS, e) != 0 ||
-            money_parse_number(&p.tariff.output, args_text(item, "output"), PRICE_DIGITS, e) != 0 ||
-            money_parse_number(&p.tariff.cached, cached.n ? cached : args_text(item, "input"), PRICE_DIGITS,
-                               e) != 0)
-            return error_prefix(e, "%.100s: ", p.model);
-        rc = insert_price(c, &p, args_text(args, "note"), e);
+        p = like;
+        if ((rc = read_item(&p, json_at(list, i), e)) == 0)
+            rc = insert_price(c, &p, args_text(args, "note"), e);
     }
     buf_printf(out, "{\"imported\":%zu}", json_count(list));
     return rc != 0 ? rc : shared_changed_prices(c, e);

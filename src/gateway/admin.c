@@ -8,7 +8,7 @@
 
 #define SAFE_HEADERS "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
 
-enum { MOST_BODY = 64 << 10, MOST_ERRANDS = 256 };
+enum { MOST_ERRANDS = 256 };
 
 /* One request. */
 struct errand {
@@ -37,6 +37,10 @@ static void free_errand(struct errand *r) {
     buf_free(&r->answer);
     buf_free(&r->call.after);
     free(r);
+}
+
+static size_t most_body(const struct api_route *route) {
+    return route->most_body != 0 ? route->most_body : API_BODY;
 }
 
 /* ---- answers ---- */
@@ -125,7 +129,7 @@ static void take_body(void *errand, struct str piece) {
     struct error e = {0};
     buf_str(&r->body, piece);
     if (r->body.failed && !exchange_responded(r->x)) {
-        error_set(&e, ERR_TOO_LARGE, "the body may have %d bytes at most", MOST_BODY);
+        error_set(&e, ERR_TOO_LARGE, "the body may have %zu bytes at most", most_body(r->call.route));
         refuse(r->gateway, r->x, &e);
     }
 }
@@ -150,11 +154,11 @@ static void closed(void *errand, bool complete) {
 static const struct answerer answerer = {take_body, end_body, broken, taken, closed};
 
 /* A tenant's questions are answered one by one: the books have one writer, and everybody's tokens go through it. */
-static int check_room(const struct gateway *g, int64_t tenant, int64_t length, struct error *e) {
+static int check_room(const struct gateway *g, int64_t tenant, int64_t length, size_t most, struct error *e) {
     if (g->drain_until != 0)
         return error_set(e, ERR_UNAVAILABLE, "the server is shutting down");
-    if (length > MOST_BODY)
-        return error_set(e, ERR_TOO_LARGE, "the body may have %d bytes at most", MOST_BODY);
+    if (length > (int64_t)most)
+        return error_set(e, ERR_TOO_LARGE, "the body may have %zu bytes at most", most);
     if (g->errands >= MOST_ERRANDS)
         return error_set(e, ERR_BUSY, "too many requests like this one are waiting; try again in a moment");
     for (const struct errand *r = tenant != 0 ? g->errand : NULL; r != NULL; r = r->next)
@@ -165,7 +169,8 @@ static int check_room(const struct gateway *g, int64_t tenant, int64_t length, s
 
 static int receive(struct gateway *g, struct exchange *x, const struct http_head *head,
                    const struct errand *what, struct error *e) {
-    int rc = check_room(g, what->tenant, head->length, e);
+    size_t most = most_body(what->call.route);
+    int rc = check_room(g, what->tenant, head->length, most, e);
     struct errand *r = rc == 0 ? malloc(sizeof *r) : NULL;
     if (rc == 0 && r == NULL)
         rc = error_set(e, ERR_NO_MEMORY, "no memory for the request");
@@ -176,7 +181,7 @@ static int receive(struct gateway *g, struct exchange *x, const struct http_head
     r->gateway = g;
     r->x = x;
     r->call.cloud = g->cloud;
-    r->body.limit = MOST_BODY;
+    r->body.limit = most;
     buf_str(&r->path, head->path);
     buf_str(&r->query, head->query);
     r->next = g->errand;

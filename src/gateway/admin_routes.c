@@ -48,6 +48,10 @@
         "payment", .place = IN_BODY, .type = TYPE_TEXT, .least = 1, .most = 25, \
                    .about = "the payment's own name: " again                    \
     }
+#define ABOVE_ZERO(name, required, about_) \
+    { name, NULL, IN_BODY, TYPE_MONEY, required, .least = 1, .about = (about_) }
+#define PROFILE(schema) \
+    { "profile", NULL, IN_BODY, TYPE_JSON, true, schema }
 #define MONEY(name, required) \
     { name, NULL, IN_BODY, TYPE_MONEY, required }
 /* Of the owner's profiles, which are suppositions and no money that moves. */
@@ -99,6 +103,30 @@
 #define WHO_OWNS ROLE_OWNER
 #define PROJECT_PATH "/organization/projects/{project_id}"
 
+/* ---- what the operations check themselves ---- */
+
+#define SCHEMA_TEXT "{\"type\":\"string\",\"minLength\":1,\"pattern\":\"^[^\\u0000]+$\"}"
+#define SCHEMA_TEXTS "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}}"
+#define SCHEMA_LINES "{\"type\":\"array\",\"maxItems\":20,\"items\":{\"type\":\"string\"}}"
+#define SCHEMA_PARTY(more)                                                                                \
+    "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"name\"],\"properties\":{"        \
+    "\"name\":" SCHEMA_TEXT ",\"address\":" SCHEMA_LINES ",\"country\":{\"type\":\"string\",\"pattern\":" \
+    "\"^[A-Z]{2}$\"},\"tax_id\":" SCHEMA_TEXT ",\"rule\":" SCHEMA_TEXT ",\"language\":{\"enum\":[\"en\"," \
+    "\"ja\"]},\"terms_days\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":365},"                       \
+    "\"reference\":" SCHEMA_TEXT more "}}"
+#define SCHEMA_ISSUER                                                                                   \
+    SCHEMA_PARTY(",\"payment\":" SCHEMA_LINES ",\"rounding\":{\"enum\":[\"down\",\"up\",\"nearest\"]}," \
+                 "\"series\":" SCHEMA_TEXTS ",\"rates\":" SCHEMA_TEXTS)
+#define SCHEMA_RULES "{\"type\":\"object\"}" /* like data/tax-rules.json; what is wrong with one is said */
+#define SCHEMA_ZONE "{\"type\":\"string\",\"pattern\":\"^[+-](0[0-9]|1[0-4]):[0-5][0-9]$\"}"
+#define SCHEMA_PRICE "{\"type\":\"number\",\"minimum\":0,\"maximum\":1000}"
+#define SCHEMA_PRICES                                                                                    \
+    "{\"type\":\"array\",\"minItems\":1,\"maxItems\":1000,\"items\":{\"type\":\"object\",\"required\":[" \
+    "\"model\",\"input_cost_per_token\",\"output_cost_per_token\"],\"additionalProperties\":false,"      \
+    "\"properties\":{\"model\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":199,\"pattern\":\""    \
+    "^[^\\u0000]+$\"},\"input_cost_per_token\":" SCHEMA_PRICE ",\"output_cost_per_token\":" SCHEMA_PRICE \
+    ",\"cache_read_input_token_cost\":" SCHEMA_PRICE "}}}"
+
 static const struct api_route admin_routes[] = {
     {"GET", "/organization/projects", WHO_READS, "tenant.list", ANSWERS_LIST, &project,
      .param = {LIMIT(20, 100), AFTER("proj_"), {"include_archived", "archived", IN_QUERY, TYPE_BOOL}},
@@ -123,6 +151,12 @@ static const struct api_route admin_routes[] = {
     {"GET", PROJECT_PATH "/invoice_draft", WHO_CHECKS, "invoice.draft", ANSWERS_OBJECT, &invoice_document,
      .param = {PROJECT("tenant"), MONTH(IN_QUERY, false)},
      .about = "What the month's invoice would be now; of the running month if none is named"},
+
+    {"GET", PROJECT_PATH "/billing_profile", WHO_CHECKS, "invoice.party", ANSWERS_OBJECT, &billing_profile,
+     .param = {PROJECT("tenant")}, .about = "What a project's invoices say of it"},
+    {"POST", PROJECT_PATH "/billing_profile", WHO_BILLS, "invoice.party", ANSWERS_OBJECT, &billing_profile,
+     .param = {PROJECT("tenant"), PROFILE(SCHEMA_PARTY(""))},
+     .about = "Say what a project's invoices say of it, from the next one on"},
 
     {"GET", PROJECT_PATH "/api_keys", WHO_READS, "key.list", ANSWERS_LIST, &project_key,
      .param = {PROJECT("tenant"), LIMIT(20, 100), AFTER("key_")}, .fixed = "\"revoked\":false",
@@ -187,8 +221,17 @@ static const struct api_route admin_routes[] = {
     {"POST", "/prices/rates", WHO_BILLS, "price.rate", ANSWERS_OBJECT, &rate,
      .param = {{"base", NULL, IN_BODY, TYPE_CURRENCY, true},
                {"quote", NULL, IN_BODY, TYPE_CURRENCY, true},
-               {"rate", NULL, IN_BODY, TYPE_MONEY, true, .about = "of the quote for one of the base"}},
+               ABOVE_ZERO("rate", true, "of the quote for one of the base")},
      .about = "Set an exchange rate from now on"},
+    {"POST", "/prices/import", WHO_BILLS, "price.import", ANSWERS_OBJECT, &prices_imported,
+     .param = {CURRENCY,
+               {"since", NULL, IN_BODY, TYPE_DAY, .about = "a later day; at once if left out"},
+               {"note", NULL, IN_BODY, TYPE_TEXT, .least = 1, .most = 125},
+               {"prices", NULL, IN_BODY, TYPE_JSON, true, SCHEMA_PRICES}},
+     .about =
+         "Set many models' prices, of a token, as LiteLLM's list has them: all, or none where one has more "
+         "than 12 decimals",
+     .most_body = 512 << 10},
     {"GET", "/prices/comparison", WHO_CHECKS, "price.compare", ANSWERS_OBJECT, &comparison,
      .param = {{"model", NULL, IN_QUERY, TYPE_TEXT, .least = 1, .most = 48},
                {"against", NULL, IN_QUERY, TYPE_TEXT, .least = 1, .most = 60,
@@ -216,7 +259,7 @@ static const struct api_route admin_routes[] = {
                 .about = "the same again moves nothing"},
                ACCOUNT("debit"),
                ACCOUNT("credit"),
-               MONEY("amount", true),
+               ABOVE_ZERO("amount", true, "in the accounts' currency"),
                {"note", NULL, IN_BODY, TYPE_TEXT, .least = 1, .most = 125},
                {"pending", NULL, IN_BODY, TYPE_BOOL, .about = "set it aside, to be posted or voided"},
                {"expires_in_seconds", "expires", IN_BODY, TYPE_INT, .least = 1, .most = 31536000,
@@ -242,6 +285,11 @@ static const struct api_route admin_routes[] = {
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "Every account, and what is on it"},
     {"GET", "/ledger/balance", WHO_CHECKS, "ledger.balance", ANSWERS_WHOLE, &trial_balance,
      .about = "The trial balance of each currency"},
+    {"GET", "/ledger/zone", WHO_CHECKS, "ledger.zone", ANSWERS_OBJECT, &zone,
+     .about = "Where days and months of the books begin"},
+    {"POST", "/ledger/zone", WHO_OWNS, "ledger.zone", ANSWERS_OBJECT, &zone,
+     .param = {{"zone", NULL, IN_BODY, TYPE_JSON, true, SCHEMA_ZONE}},
+     .about = "Say where days and months of the books begin, from now on"},
     {"GET", "/ledger/verification", WHO_CHECKS, "ledger.verify", ANSWERS_OBJECT, &verification,
      .about = "Check the whole ledger"},
 
@@ -288,10 +336,32 @@ static const struct api_route admin_routes[] = {
      .param = {NUMBER}, .about = "What is paid of an invoice and what is left, as in the list"},
     {"POST", "/invoices/{number}/payments", WHO_BILLS, "invoice.pay", ANSWERS_OBJECT, &invoice_payment,
      .param = {NUMBER,
-               {"amount", NULL, IN_BODY, TYPE_MONEY, .about = "all that is left if it is left out"},
+               ABOVE_ZERO("amount", false, "all that is left if it is left out"),
                PAYMENT("the same again pays nothing"),
                {"paid_on", "date", IN_BODY, TYPE_DAY, .about = "today if left out"}},
      .about = "Write down that an invoice was paid, or a part of it"},
+    {"GET", "/billing/issuer", WHO_CHECKS, "invoice.issuer", ANSWERS_OBJECT, &billing_profile,
+     .about = "Who sends the invoices"},
+    {"POST", "/billing/issuer", WHO_BILLS, "invoice.issuer", ANSWERS_OBJECT, &billing_profile,
+     .param = {PROFILE(SCHEMA_ISSUER)}, .about = "Say who sends the invoices, from the next one on"},
+    {"GET", "/billing/tax_rules", WHO_CHECKS, "invoice.rules", ANSWERS_OBJECT, &tax_rules_kept,
+     .about = "The tax rules, own ones and those of the program"},
+    {"POST", "/billing/tax_rules", WHO_BILLS, "invoice.rules", ANSWERS_OBJECT, &tax_rules_kept,
+     .param = {PROFILE(SCHEMA_RULES)}, .about = "Keep tax rules that come before the program's"},
+    {"GET", "/exports/focus", WHO_CHECKS, "export.focus", ANSWERS_OBJECT, &focus_page,
+     .param = {MONTH(IN_QUERY, true),
+               PROJECT_NAME(IN_QUERY),
+               {"version", NULL, IN_QUERY, TYPE_CHOICE, .words = "1.2"},
+               {"rows", NULL, IN_QUERY, TYPE_INT, .least = 1, .most = 2000, .about = "about so many a page"},
+               {"page", "after", IN_QUERY, TYPE_TEXT, .least = 1, .most = 2000,
+                .about = "next_page of the page before"}},
+     .about = "A month's usage and cost in the columns of FinOps FOCUS, page by page"},
+    {"GET", "/exports/events", WHO_CHECKS, "export.events", ANSWERS_OBJECT, &events_page,
+     .param = {{"after", NULL, IN_QUERY, TYPE_INT, .most = 1000000000000000000,
+                .about = "the number of a transfer; from the first on if left out"},
+               PROJECT_NAME(IN_QUERY),
+               {"rows", NULL, IN_QUERY, TYPE_INT, .least = 1, .most = 2000, .about = "about so many a page"}},
+     .about = "Finished requests as CloudEvents, page by page in the journal's order"},
     {"GET", "/periods", WHO_CHECKS, "close.list", ANSWERS_WHOLE, &period,
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List the months of the books, the oldest first"},
     {"GET", "/periods/{month}", WHO_CHECKS, "close.show", ANSWERS_OBJECT, &statement,
@@ -314,7 +384,7 @@ static const struct api_route admin_routes[] = {
                {"bought", NULL, IN_BODY, TYPE_DAY, .about = "today if left out"},
                OWN("chips", false, 10000000),
                OWN("watts", false, MOST_OWN),
-               OWN("pue", false, 10),
+               {"pue", NULL, IN_BODY, TYPE_NUMBER, .least = 1, .most = 10},
                OWN("kwh", false, MOST_OWN),
                OWN("operation", false, 10),
                OWN("discount", false, 10),

@@ -308,6 +308,46 @@ static const struct shape invoice_document = {
     "InvoiceDocument",
     (const struct field[]){OBJECT("invoice.document"), {"document", FORM_ANY, "."}, {NULL}}};
 
+static const struct shape billing_profile = {
+    "BillingProfile", (const struct field[]){OBJECT("billing_profile"),
+                                             {"profile", FORM_ANY, ".", .about = "empty until there is one"},
+                                             {NULL}}};
+
+static const struct shape tax_rules_kept = {
+    "TaxRules", (const struct field[]){OBJECT("tax_rules"),
+                                       {"own", FORM_ANY, .about = "come before the program's"},
+                                       {"built_in", FORM_ANY},
+                                       {NULL}}};
+
+static const struct shape zone = {
+    "LedgerZone", (const struct field[]){OBJECT("ledger.zone"),
+                                         {"zone", FORM_TEXT, .about = "the distance from UTC, like +09:00"},
+                                         {NULL}}};
+
+static const struct shape prices_imported = {
+    "PricesImported",
+    (const struct field[]){OBJECT("price.import"), {"imported", FORM_INT, .about = "models"}, {NULL}}};
+
+static const struct shape focus_page = {
+    "FocusPage",
+    (const struct field[]){OBJECT("export.focus"),
+                           {"month", FORM_TEXT},
+                           {"version", FORM_TEXT, .about = "of the specification"},
+                           {"rows", FORM_INT},
+                           {"text", FORM_TEXT, .about = "CSV; the first page begins with the columns' names"},
+                           {"next_page", FORM_TEXT, "after", .nullable = true,
+                            .about = "what the next page is asked with; null: there is none"},
+                           {NULL}}};
+
+static const struct shape events_page = {
+    "EventsPage",
+    (const struct field[]){
+        OBJECT("export.events"),
+        {"rows", FORM_INT},
+        {"text", FORM_TEXT, .about = "a CloudEvent a line"},
+        {"after", FORM_INT, .about = "what the next page is asked with; the same: there is nothing new"},
+        {NULL}}};
+
 static const struct shape period = {
     "Period", (const struct field[]){{"id", FORM_TEXT, "month"},
                                      OBJECT("period"),

@@ -23,8 +23,9 @@ enum type {
     TYPE_MONTH,    /* 2026-11 */
     TYPE_DAY,      /* 2026-11-25 */
     TYPE_CURRENCY, /* three capital letters */
-    TYPE_MONEY,    /* a decimal number as text, 9 digits behind the point */
+    TYPE_MONEY,    /* a decimal number as text, 9 digits behind the point; least 1: above zero */
     TYPE_PRICE,    /* 6 digits */
+    TYPE_JSON,     /* of a body: as it is; `words` is its JSON schema, and the operation checks it */
     TYPE_CHOICES, /* lists of these, in a query of up to 5, in a body of up to 64 and empty, too; a choice may be "api's word=operation's word" */
     TYPE_IDS,
     TYPE_INTS,
@@ -89,7 +90,7 @@ enum answers {
 
 enum { ROLE_TENANT = 16, ROLES_ALL = ROLE_OWNER | ROLE_OPERATOR | ROLE_BILLING | ROLE_READER };
 
-enum { API_PARAMS = 16 };
+enum { API_PARAMS = 16, API_BODY = 64 << 10 };
 struct api_route {
     const char *method, *path; /* below the API's prefix; {name} stands for a parameter in the path */
     unsigned roles;            /* who may; nobody is the default */
@@ -100,6 +101,7 @@ struct api_route {
     struct param param[API_PARAMS];
     const char *fixed; /* members that the operation gets as they stand here */
     const char *about;
+    size_t most_body; /* bytes; 0: API_BODY */
 };
 
 struct api {

@@ -3,6 +3,7 @@
 #include "gateway/api.h"
 
 #include "base/url.h"
+#include "cloud/calendar.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -229,14 +230,17 @@ static bool is_currency(struct str text) {
     return right;
 }
 
-/* 2026-11 or 2026-11-25; whether the month has that day, the operation knows. */
+/* 2026-11 or 2026-11-25 */
 static bool is_date(struct str text, size_t n) {
-    static const char shape[] = "9999-99-99";
-    bool right = text.n == n;
-    for (size_t i = 0; right && i < n; i++)
-        right = shape[i] == '9' ? text.p[i] >= '0' && text.p[i] <= '9' : text.p[i] == shape[i];
-    int month = right ? 10 * (text.p[5] - '0') + text.p[6] - '0' : 0;
-    return month >= 1 && month <= 12;
+    int64_t at;
+    return text.n == n && calendar_parse(&at, text, 0, NULL) == 0;
+}
+
+static bool is_nothing(struct str decimal) {
+    for (size_t i = 0; i < decimal.n; i++)
+        if (decimal.p[i] != '0' && decimal.p[i] != '.')
+            return false;
+    return true;
 }
 
 /* A value that was written as text: all there are in a path and a query, and the texts of a body. */
@@ -266,17 +270,21 @@ static int write_value(struct cloud *c, const struct param *p, struct str text, 
         buf_str(out, text);
         return 0;
     case TYPE_MONTH:
-        return write_shaped(p, text, is_date(text, 7), "a month, like 2026-11", out, e);
+        return write_shaped(p, text, is_date(text, CALENDAR_MONTH - 1), "a month, like 2026-11", out, e);
     case TYPE_DAY:
-        return write_shaped(p, text, is_date(text, 10), "a day, like 2026-11-25", out, e);
+        return write_shaped(p, text, is_date(text, CALENDAR_DAY - 1), "a day, like 2026-11-25", out, e);
     case TYPE_CURRENCY:
         return write_shaped(p, text, is_currency(text), "three capital letters, like JPY", out, e);
     case TYPE_MONEY:
+        if (p->least > 0 && is_nothing(text))
+            return refuse(p, e, "above zero");
         return write_shaped(p, text, is_decimal(text, 9),
                             "a decimal number as text, of 9 digits before the point and after", out, e);
     case TYPE_PRICE:
         return write_shaped(p, text, is_decimal(text, 6),
                             "a decimal number as text, of 9 digits before the point and 6 after", out, e);
+    case TYPE_JSON: /* stands in bodies alone */
+        break;
     }
     return error_set(e, ERR_INTERNAL, "%s has no type", p->name);
 }
@@ -405,6 +413,11 @@ static int take_member(struct taken *t, size_t i, const struct json *v, struct e
         int rc = take(t, i, buf_view(&text), e);
         buf_free(&text);
         return rc;
+    }
+    if (p->type == TYPE_JSON) {
+        json_write(&t->value[i], v);
+        t->values[i]++;
+        return 0;
     }
     bool wants_number = p->type == TYPE_NUMBER;
     if (wants_int      ? kind != JSON_KIND_INT

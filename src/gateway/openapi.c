@@ -4,10 +4,18 @@
 #include <ctype.h>
 #include <string.h>
 
-enum { MOST_SHAPES = 64 };
+enum { MOST_SHAPES = 128 };
 
 static const char *const error_statuses[] = {"400", "401", "402", "403", "404",
                                              "409", "413", "415", "429", "503"};
+
+/* What calendar_parse takes: 1970 to 2200, each month with its days. */
+#define YEAR "(19[7-9][0-9]|2[01][0-9]{2}|2200)"
+#define LEAP_YEAR "(19(7[26]|8[048]|9[26])|2000|2[01](0[48]|[2468][048]|[13579][26]))"
+#define MONTH_PATTERN "^" YEAR "-(0[1-9]|1[0-2])$"
+#define DAY_PATTERN                                                                                    \
+    "^(" YEAR "-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)" \
+    "|" LEAP_YEAR "-02-29)$"
 
 /* ---- names ---- */
 
@@ -86,16 +94,19 @@ static void write_value_schema(struct buf *out, const struct param *p) {
         return;
     case TYPE_MONTH:
     case TYPE_DAY:
-        buf_printf(out, "{\"type\":\"string\",\"pattern\":\"^[0-9]{4}-(0[1-9]|1[0-2])%s$\"}",
-                   p->type == TYPE_DAY ? "-[0-9]{2}" : "");
+        buf_printf(out, "{\"type\":\"string\",\"pattern\":\"%s\"}",
+                   p->type == TYPE_DAY ? DAY_PATTERN : MONTH_PATTERN);
         return;
     case TYPE_CURRENCY:
         buf_text(out, "{\"type\":\"string\",\"pattern\":\"^[A-Z]{3}$\"}");
         return;
     case TYPE_MONEY:
     case TYPE_PRICE:
-        buf_printf(out, "{\"type\":\"string\",\"pattern\":\"^[0-9]{1,9}(\\\\.[0-9]{1,%d})?$\"}",
-                   p->type == TYPE_MONEY ? 9 : 6);
+        buf_printf(out, "{\"type\":\"string\",\"pattern\":\"^[0-9]{1,9}(\\\\.[0-9]{1,%d})?$\"%s}",
+                   p->type == TYPE_MONEY ? 9 : 6, p->least > 0 ? ",\"not\":{\"pattern\":\"^[0.]*$\"}" : "");
+        return;
+    case TYPE_JSON:
+        buf_text(out, p->words);
         return;
     }
 }

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import time
+import urllib.parse
 
 import openai
 import pytest
@@ -100,6 +101,9 @@ WHO = {f"POST {PROJECT}/credit": BILLS, f"POST {PROJECT}/credit_line": BILLS, "P
        "POST /ledger/transfers/{transfer_name}/reverse": BILLS, "GET /ledger/transfers/{transfer_name}": CHECKS,
        "POST /invoices": BILLS, "POST /invoices/{number}/cancel": BILLS, "POST /invoices/{number}/payments": BILLS,
        "GET /invoices/{number}/status": CHECKS, "POST /periods/{month}/close": BILLS, "GET /periods/{month}": CHECKS,
+       f"GET {PROJECT}/billing_profile": CHECKS, f"POST {PROJECT}/billing_profile": BILLS, "GET /billing/issuer": CHECKS, "POST /billing/issuer": BILLS,
+       "GET /billing/tax_rules": CHECKS, "POST /billing/tax_rules": BILLS, "GET /ledger/zone": CHECKS, "POST /ledger/zone": OWNS,
+       "GET /exports/focus": CHECKS, "GET /exports/events": CHECKS, "POST /prices/import": BILLS,
        "POST /prices": BILLS, "POST /prices/rates": BILLS, "POST /prices/suggestion": OWNS, "GET /prices/comparison": CHECKS,
        "GET /owner/report": OWNS, "GET /owner/assets": OWNS, "POST /owner/assets": OWNS, "POST /owner/assets/{name}/retire": OWNS,
        "GET /owner/expenses": OWNS, "POST /owner/expenses": OWNS, "POST /owner/expenses/{name}/end": OWNS,
@@ -386,6 +390,85 @@ def test_months_and_invoices(admin):
     assert admin.call("POST", "/invoices", body={"project": "one", "month": month})[0] == 409
     status, _, answer = admin.call("GET", "/organization/projects/proj_1/invoice_draft")
     assert status == 200 or "issuer" in answer["error"]["message"], answer
+
+
+def audited(admin, operation):
+    return [(e["outcome"] == "ok", e["actor"]["type"]) for e in admin.must("GET", f"/organization/audit_logs?operation={operation}&limit=100")["data"]]
+
+
+def test_who_sends_invoices_and_to_whom(admin):
+    """Whoever only looks leaves nothing in the audit log; a change, and one that was refused, does."""
+    bill, read, path = admin.key["billing"], admin.key["read-only"], "/organization/projects/proj_2/billing_profile"
+    before = {operation: audited(admin, operation) for operation in ("invoice.party", "invoice.issuer", "invoice.rules", "ledger.zone")}
+    assert admin.must("GET", path, read) == {"object": "billing_profile", "profile": {}}
+    two = {"name": "Two é Co", "country": "JP", "address": ["1-1", ""], "terms_days": 14, "language": "ja"}
+    assert admin.must("POST", path, bill, {"profile": two})["profile"] == two == admin.must("GET", path, read)["profile"]
+    for wrong in [{}, {"name": ""}, {"name": "x", "nam": 1}, {"name": "x", "country": "Japan"}, {"name": "x", "terms_days": 366}, {"name": "x", "rounding": "up"}, [], "x", None]:
+        status, _, answer = admin.call("POST", path, bill, {"profile": wrong})
+        assert status == 400 and answer["error"]["param"] == "profile", wrong
+    assert admin.call("POST", path, bill, {})[0] == 400
+    assert admin.call("GET", path.replace("proj_2", "proj_77"))[0] == 404
+    us = {"name": "Us", "country": "JP", "series": {"invoice": "U-"}, "rounding": "down", "rates": {"smol": "reduced"}}
+    assert admin.must("POST", "/billing/issuer", bill, {"profile": us})["profile"] == us == admin.must("GET", "/billing/issuer", read)["profile"]
+    assert admin.call("POST", "/billing/issuer", bill, {"profile": {**us, "rounding": "sideways"}})[0] == 400
+    rules = admin.must("GET", "/billing/tax_rules", read)
+    assert rules["own"] == {} and {"none", "eu-vat"} <= {rule["id"] for rule in rules["built_in"]["rules"]}
+    levy = {"rules": [{**rules["built_in"]["rules"][0], "id": "levy"}]}
+    assert admin.must("POST", "/billing/tax_rules", bill, {"profile": levy})["own"] == levy
+    assert admin.call("POST", "/billing/tax_rules", bill, {"profile": {"rules": [{"id": "X"}]}})[0] == 400
+    zone = admin.must("GET", "/ledger/zone", read)["zone"]
+    assert admin.must("POST", "/ledger/zone", body={"zone": "+09:30"})["zone"] == "+09:30" == admin.must("GET", "/ledger/zone")["zone"]
+    for wrong in ["", "9", "+15:00", "+09:60", 9]:
+        assert admin.call("POST", "/ledger/zone", body={"zone": wrong})[0] == 400, wrong
+    assert admin.must("POST", "/ledger/zone", body={"zone": zone})["zone"] == zone
+    for operation, changes, refused in (("invoice.party", 1, 9), ("invoice.issuer", 1, 1), ("invoice.rules", 1, 1), ("ledger.zone", 2, 5)):
+        now = audited(admin, operation)[:len(audited(admin, operation)) - len(before[operation])]
+        assert now.count((True, "api_key")) == changes and now.count((False, "api_key")) == refused, (operation, now)
+    assert admin.server.unkai("invoice", "rules", "--json")  # is JSON on the command line, too
+
+
+def test_prices_come_as_lists(admin):
+    def item(model, **more):
+        return {"model": model, "input_cost_per_token": 1.5e-07, "output_cost_per_token": 2.9999999999999997e-07, **more}
+    many = [item(f"imported {i}", cache_read_input_token_cost=i * 1e-12) for i in range(1000)]
+    assert admin.must("POST", "/prices/import", admin.key["billing"], {"currency": "EUR", "note": "a list", "prices": many})["imported"] == 1000
+    kept = {p["model"]: p for p in json.loads(admin.server.unkai("price", "--json")) if p["currency"] == "EUR"}
+    assert len(kept) == 1000 and all((p["input"], p["output"]) == ("0.15", "0.3") for p in kept.values())
+    assert (kept["imported 999"]["cached"], kept["imported 7"]["cached"]) == ("0.000999", "0.000007")
+    for wrong in [[], [item("x")] * 1001, [item("")], [item("x", mode="chat")], [item("x", input_cost_per_token=-1)], [item("x", input_cost_per_token=1000.5)],
+                  [item("smol", input_cost_per_token=1), item("y", input_cost_per_token=1e-13)], [{"model": "x"}], {}, ["x"]]:
+        assert admin.call("POST", "/prices/import", body={"currency": "JPY", "prices": wrong})[0] == 400, wrong
+    assert admin.call("POST", "/prices/import", body={"currency": "JPY", "prices": [item("x" * 199) for _ in range(1000)], "note": "n" * 125})[0] == 200
+    assert admin.call("POST", "/prices/import", body=b" " * (600 << 10))[0] == 413
+    assert admin.call("POST", "/prices", body=b" " * (65 << 10))[0] == 413
+    assert [p for p in json.loads(admin.server.unkai("price", "--json")) if p["model"] == "smol" and p["input"] == "1000000"] == []
+
+
+def test_exports(admin):
+    """Page by page the same as the command writes."""
+    assert admin.server.post({"model": "smol", "prompt": "export", "max_tokens": 3}, timeout=120)[0] == 200
+    assert admin.server.post({"model": "smol", "prompt": "export", "max_tokens": 3}, key=admin.other, timeout=120)[0] == 200
+    month, read = admin.must("GET", "/periods")["data"][-1]["id"], admin.key["read-only"]
+    for project in ("", "&project=two"):
+        text, page, pages = "", "", 0
+        while page is not None:
+            answer = admin.must("GET", f"/exports/focus?month={month}&rows=1{project}" + (f"&page={urllib.parse.quote(page)}" if page else ""), read)
+            text, page, pages = text + answer["text"], answer["next_page"], pages + 1
+            assert (answer["month"], answer["version"]) == (month, "1.2") and answer["text"].count("\n") >= answer["rows"]
+        assert pages >= 2
+        assert text == admin.server.unkai("export", "focus", "--month", month, *(["--tenant", "two"] if project else []))
+    text, after = "", None
+    while True:
+        answer = admin.must("GET", "/exports/events?rows=1" + (f"&after={after}" if after is not None else ""), read)
+        text += answer["text"]
+        if answer["after"] == after:
+            break
+        after = answer["after"]
+    assert text == admin.server.unkai("export", "events") and text.count("\n") >= 2
+    for path in ["/exports/focus", "/exports/focus?month=1999-13", f"/exports/focus?month={month}&page=x", f"/exports/focus?month={month}&page=%5B%5D",
+                 f"/exports/focus?month={month}&rows=0", f"/exports/focus?month={month}&version=9", "/exports/events?after=-1", "/exports/events?page=1"]:
+        assert admin.call("GET", path)[0] == 400, path
+    assert admin.call("GET", "/exports/focus?month=1999-12")[0] == admin.call("GET", "/exports/events?project=nobody")[0] == 404
 
 
 def test_what_the_owner_bought(admin):

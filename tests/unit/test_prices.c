@@ -173,17 +173,22 @@ static void test_import(void **state) {
     struct cloud *c;
     struct error e = {0};
     must("{'op':'tenant.create','name':'u','currency':'USD','credit':'1000'}");
-    must("{'op':'price.import','currency':'USD','prices':[{'model':'a','input':'1.5e-07','cached':'7.5e-08','"
-         "output':'6e-07'},"
-         "{'model':'b','input':'1e-12','output':'0.0'}]}");
-    refuse("{'op':'price.import','currency':'USD','prices':[{'model':'c','input':'1e-07','output':'1e-07'},"
-           "{'model':'d','input':'1e-13','output':'0'}]}",
-           ERR_INVALID, "d: '1e-13' has more than 12 decimals");
+    must("{'op':'price.import','currency':'USD','prices':[{'model':'a','input_cost_per_token':'1.5e-07',"
+         "'cache_read_input_token_cost':7.5e-08,'output_cost_per_token':6.000000000000001e-07},"
+         "{'model':'b','input_cost_per_token':1e-12,'output_cost_per_token':0}]}");
+    refuse("{'op':'price.import','currency':'USD','prices':[{'model':'d','input_cost_per_token':1}]}",
+           ERR_INVALID, "d: an amount is missing");
     expect("{'op':'price.list'}",
            "\"model\":\"a\",\"currency\":\"USD\",\"input\":\"0.15\",\"cached\":\"0.075\",\"output\":\"0.6\"");
     expect("{'op':'price.list'}", "\"model\":\"b\",\"currency\":\"USD\",\"input\":\"0.000001\",\"cached\":"
                                   "\"0.000001\",\"output\":\"0\"");
     assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    assert_int_equal(cost(c, 1, "a", 1000, 1000), 750000);
+    /* One that cannot be kept is the end of all, in memory too. */
+    refuse(
+        "{'op':'price.import','currency':'USD','prices':[{'model':'a','input_cost_per_token':1,"
+        "'output_cost_per_token':1},{'model':'d','input_cost_per_token':1e-13,'output_cost_per_token':0}]}",
+        ERR_INVALID, "d: '1e-13' has more than 12 decimals");
     assert_int_equal(cost(c, 1, "a", 1000, 1000), 750000);
     cloud_close(c);
     sound();

@@ -142,10 +142,10 @@ static void test_reversal(void **state) {
     refuse("{'op':'ledger.reverse','transfer':'transfer:x','reason':'once more'}", ERR_CONFLICT,
            "other content");
     expect_account("b", "100", "0", "0");
-    refuse("{'op':'ledger.reverse','transfer':'reverse:transfer:x','reason':'no'}", ERR_INVALID, "stays");
+    refuse("{'op':'ledger.reverse','transfer':'reverse:transfer:x','reason':'no'}", ERR_CONFLICT, "stays");
     refuse("{'op':'ledger.reverse','transfer':'transfer:y','reason':'no'}", ERR_NOT_FOUND, "no transfer");
     must("{'op':'ledger.transfer','transfer':'p','debit':'b','credit':'a','amount':'60','pending':true}");
-    refuse("{'op':'ledger.reverse','transfer':'transfer:p','reason':'no'}", ERR_INVALID, "moved nothing");
+    refuse("{'op':'ledger.reverse','transfer':'transfer:p','reason':'no'}", ERR_CONFLICT, "moved nothing");
     refuse("{'op':'ledger.reverse','transfer':'transfer:first','reason':'b has it no longer'}", ERR_CREDIT,
            "too little");
     must("{'op':'ledger.post','transfer':'transfer:p','amount':'10'}");

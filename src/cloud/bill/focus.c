@@ -362,7 +362,16 @@ static void write_cursor(struct buf *out, const struct cursor *c) {
     buf_byte(out, '}');
 }
 
-static void read_cursor(const struct json *v, struct cursor *c) {
+/* What write_cursor wrote, as a text. */
+static int read_cursor(const struct json *after, struct cursor *c, struct error *e) {
+    struct json *v = NULL;
+    *c = (struct cursor){0};
+    if (after == NULL)
+        return 0;
+    if (json_parse(&v, json_as_str(after), NULL) != 0 || json_kind(v) != JSON_KIND_OBJECT) {
+        json_free(v);
+        return error_param(e, ERR_INVALID, "after", "that is no page of this export");
+    }
     *c = (struct cursor){.tenant = json_as_int(json_get(v, "tenant")),
                          .key = json_as_int(json_get(v, "key")),
                          .price = json_as_int(json_get(v, "price")),
@@ -372,6 +381,8 @@ static void read_cursor(const struct json *v, struct cursor *c) {
     c->phase = phase == 1 ? PHASE_TRANSFERS : phase == 2 ? PHASE_INVOICE : PHASE_USAGE;
     copy(c->day, sizeof c->day, json_as_str(json_get(v, "day")));
     copy(c->model, sizeof c->model, json_as_str(json_get(v, "model")));
+    json_free(v);
+    return 0;
 }
 
 static int read_issuer(struct export *x, struct error *e) {
@@ -383,7 +394,7 @@ static int read_issuer(struct export *x, struct error *e) {
     return rc;
 }
 
-/* {"month", "tenant", "version", "after", "rows"}: {"text": lines, "rows", "after": what the next call is given, or null}. */
+/* {"month", "tenant", "version", "after", "rows"}: {"text": lines, "rows", "after": a text that the next call is given, or null}. */
 static int export_focus(struct cloud *c, const struct json *args, struct buf *out, struct error *e) {
     struct str tenant = json_as_str(json_get(args, "tenant"));
     const struct json *after = json_get(args, "after");
@@ -397,9 +408,10 @@ static int export_focus(struct cloud *c, const struct json *args, struct buf *ou
         return ERR_NOT_FOUND;
     x.only = only != NULL ? only->id : 0;
     x.most = bill_page(args);
-    int rc = period_find(c->store, json_as_str(json_get(args, "month")), &x.period, e);
+    int rc = read_cursor(after, &x.at, e);
+    if (rc == 0)
+        rc = period_find(c->store, json_as_str(json_get(args, "month")), &x.period, e);
     if (rc == 0 && (rc = read_issuer(&x, e)) == 0) {
-        read_cursor(after, &x.at);
         if (after == NULL)
             focus_header(x.version, &text);
         rc = write_page(&x, e);
@@ -409,10 +421,14 @@ static int export_focus(struct cloud *c, const struct json *args, struct buf *ou
                    x.version->name, (long long)x.rows);
         json_write_str(out, buf_view(&text));
         buf_text(out, ",\"after\":");
-        if (rc > 0)
-            write_cursor(out, &x.at);
-        else
+        struct buf cursor = {0};
+        if (rc > 0) {
+            write_cursor(&cursor, &x.at);
+            json_write_str(out, buf_view(&cursor));
+            buf_free(&cursor);
+        } else {
             buf_text(out, "null");
+        }
         buf_byte(out, '}');
         rc = text.failed ? error_set(e, ERR_NO_MEMORY, "no memory for an export") : 0;
     }

@@ -3,9 +3,17 @@
 
 #include <string.h>
 
-enum { PROFILE_BYTES = 16384, RULES_BYTES = 262144 };
+enum { PROFILE_BYTES = 65536, RULES_BYTES = 262144 };
 
-enum member_kind { MEMBER_TEXT, MEMBER_LINES, MEMBER_COUNTRY, MEMBER_DAYS, MEMBER_TEXTS, MEMBER_LANGUAGE };
+enum member_kind {
+    MEMBER_TEXT,
+    MEMBER_LINES,
+    MEMBER_COUNTRY,
+    MEMBER_DAYS,
+    MEMBER_TEXTS,
+    MEMBER_LANGUAGE,
+    MEMBER_ROUNDING
+};
 struct member {
     const char *name;
     enum member_kind kind;
@@ -23,7 +31,7 @@ static const struct member members[] = {
     {"terms_days", MEMBER_DAYS, false, "a number of days up to 365"},
     {"reference", MEMBER_TEXT, false, "a text"}, /* a purchase order's number, say */
     {"payment", MEMBER_LINES, true, "an array of lines"},
-    {"rounding", MEMBER_TEXT, true, "down, up or nearest"},
+    {"rounding", MEMBER_ROUNDING, true, "down, up or nearest"},
     {"series", MEMBER_TEXTS, true,
      "an object of texts"}, /* invoice, credit_note: what their numbers begin with */
     {"rates", MEMBER_TEXTS, true,
@@ -61,6 +69,8 @@ static bool good_member(const struct member *m, const struct json *v) {
         return good_texts(v);
     case MEMBER_LANGUAGE:
         return str_is(text, "en") || str_is(text, "ja");
+    case MEMBER_ROUNDING:
+        return str_is(text, "down") || str_is(text, "up") || str_is(text, "nearest");
     }
     return false;
 }
@@ -152,12 +162,15 @@ static int party_rules(struct cloud *c, const struct json *args, struct buf *out
     buf_text(out, "{\"own\":");
     int rc = keep(c, PARTY_RULES, rules, RULES_BYTES, out, e);
     buf_text(out, ",\"built_in\":");
-    return rc == 0 ? canonical(out, (struct str){(const char *)tax_rules, tax_rules_bytes}, e) : rc;
+    if (rc == 0)
+        rc = canonical(out, (struct str){(const char *)tax_rules, tax_rules_bytes}, e);
+    buf_byte(out, '}');
+    return rc;
 }
 
 const struct operation_row party_operations[] = {
-    {"invoice.party", party_tenant},
-    {"invoice.issuer", party_issuer},
-    {"invoice.rules", party_rules, OPERATION_READS},
+    {"invoice.party", party_tenant, .changes_by = "profile"},
+    {"invoice.issuer", party_issuer, .changes_by = "profile"},
+    {"invoice.rules", party_rules, .changes_by = "profile"},
     {NULL},
 };
