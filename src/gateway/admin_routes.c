@@ -1,6 +1,7 @@
 /* What the admin API and the tenants' view of their own usage are, row by row; api.h says how a row is read, admin_shapes.h what the
  * answers look like. */
 #include "gateway/admin_shapes.h"
+#include "gateway/ask.h"
 
 /* ---- what goes in ---- */
 
@@ -429,7 +430,15 @@ static const struct api_route tenant_routes[] = {
      .param = {TIMES, KEYS, COST_GROUPS, LIMIT(7, 180)}, .about = "What you were charged by day"},
     {NULL}};
 
+extern const unsigned char openai_api[]; /* data/openai-api.json */
+extern const size_t openai_api_bytes;
+
 const struct api admin_api = {"/admin/v1", "unkai administration",
                               "Tenants, keys, usage, prices and the books of an unkai cloud.", admin_routes};
-const struct api tenant_api = {"/v1", "unkai", "What a tenant may ask of an unkai cloud about itself.",
-                               tenant_routes};
+const struct api tenant_api = {"/v1",
+                               "unkai",
+                               "Models, and what a tenant may ask of an unkai cloud about itself.",
+                               tenant_routes,
+                               openai_api,
+                               &openai_api_bytes,
+                               openai_write_schemas};

@@ -108,6 +108,10 @@ struct api {
     const char *prefix; /* "/admin/v1" */
     const char *title, *about;
     const struct api_route *route; /* ends with a row whose method is NULL */
+    /* Of the description: paths and schemas of what other files answer under the same prefix, as JSON, and more schemas, each behind a comma. */
+    const unsigned char *described;
+    const size_t *described_bytes;
+    void (*write_schemas)(struct buf *out);
 };
 extern const struct api admin_api, tenant_api;
 

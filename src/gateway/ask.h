@@ -46,5 +46,7 @@ struct ask {
  * ERR_INVALID and ERR_UNSUPPORTED name the parameter. *r is freed with ask_free, also after an error. */
 int openai_parse(struct ask *r, bool chat, struct str body, struct error *e);
 void ask_free(struct ask *r);
+/* What the two bodies are, as schemas for the description; paths and answers stand in data/openai-api.json. */
+void openai_write_schemas(struct buf *out);
 
 #endif

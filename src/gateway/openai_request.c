@@ -10,7 +10,7 @@
 struct number_field {
     const char *name;
     double least, most, otherwise;
-    bool whole;
+    bool whole, above; /* above: the least itself is too little */
 };
 
 enum number {
@@ -33,7 +33,7 @@ enum { NOT_GIVEN = -1 };
 
 static const struct number_field number_field[NUMBERS] = {
     [TEMPERATURE] = {"temperature", 0, 2, 1, false},
-    [TOP_P] = {"top_p", 0, 1, 1, false},
+    [TOP_P] = {"top_p", 0, 1, 1, false, true},
     [TOP_K] = {"top_k", -1, 1000000, 0, true},
     [MIN_P] = {"min_p", 0, 1, 0, false},
     [PRESENCE_PENALTY] = {"presence_penalty", -2, 2, 0, false},
@@ -59,6 +59,8 @@ static int read_number(const struct json *root, const struct number_field *f, do
         return error_param(e, ERR_INVALID, f->name, "'%s' must be %s", f->name,
                            f->whole ? "an integer" : "a number");
     double x = json_as_number(v);
+    if (f->above && x <= f->least)
+        return error_param(e, ERR_INVALID, f->name, "'%s' must be greater than %.10g", f->name, f->least);
     if (!(x >= f->least && x <= f->most))
         return error_param(e, ERR_INVALID, f->name, "'%s' must be from %.10g to %.10g", f->name, f->least,
                            f->most);
@@ -100,8 +102,6 @@ static int read_numbers(struct ask *r, struct error *e) {
         if (rc != 0)
             return rc;
     }
-    if (x[TOP_P] == 0)
-        return error_param(e, ERR_INVALID, "top_p", "'top_p' must be greater than 0");
     r->sampling.temperature = (float)x[TEMPERATURE];
     r->sampling.top_p = (float)x[TOP_P];
     r->sampling.top_k = (int32_t)x[TOP_K];
@@ -121,8 +121,9 @@ static int read_numbers(struct ask *r, struct error *e) {
     return set_max_tokens(r, x[MAX_TOKENS], x[MAX_COMPLETION_TOKENS], e);
 }
 
+static const struct number_field logprobs_field = {"logprobs", 0, ASK_MAX_LOGPROBS, NOT_GIVEN, true};
+
 static int read_logprobs(struct ask *r, struct error *e) {
-    static const struct number_field count = {"logprobs", 0, ASK_MAX_LOGPROBS, 0, true};
     if (r->chat) {
         int rc = read_bool(r->root, "logprobs", &r->logprobs, e);
         if (rc == 0 && r->top_logprobs > 0 && !r->logprobs)
@@ -130,9 +131,9 @@ static int read_logprobs(struct ask *r, struct error *e) {
         return rc;
     }
     double n = 0;
-    int rc = read_number(r->root, &count, &n, e);
-    r->logprobs = !is_null(json_get(r->root, "logprobs"));
-    r->top_logprobs = (uint32_t)n;
+    int rc = read_number(r->root, &logprobs_field, &n, e);
+    r->logprobs = n >= 0;
+    r->top_logprobs = r->logprobs ? (uint32_t)n : 0;
     return rc;
 }
 
@@ -367,4 +368,90 @@ void ask_free(struct ask *r) {
     json_free(r->root);
     arena_free(&r->arena);
     r->root = NULL;
+}
+
+/* ---- the description ---------------------------------------------------------------------------------------------- */
+
+static void write_number(struct buf *out, const struct number_field *f, double least) {
+    buf_printf(out, ",\"%s\":{\"type\":[\"%s\",\"null\"],\"%s\":", f->name, f->whole ? "integer" : "number",
+               f->above ? "exclusiveMinimum" : "minimum");
+    json_write_number(out, least);
+    buf_text(out, ",\"maximum\":");
+    json_write_number(out, f->most);
+    if (f->otherwise >= f->least) {
+        buf_text(out, ",\"default\":");
+        json_write_number(out, f->otherwise);
+    }
+    buf_byte(out, '}');
+}
+
+static void write_switch(struct buf *out, const char *name) {
+    buf_printf(out, ",\"%s\":{\"type\":[\"boolean\",\"null\"],\"default\":false}", name);
+}
+
+/* What is asked: messages, or a prompt. */
+static void write_asked(struct buf *out, bool chat) {
+    if (chat) {
+        buf_printf(out,
+                   ",\"messages\":{\"type\":\"array\",\"minItems\":1,\"maxItems\":%d,\"items\":{\"$ref\":"
+                   "\"#/components/schemas/ChatMessage\"}}",
+                   ASK_MAX_MESSAGES);
+        return;
+    }
+    const char *ids = "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}}",
+               *list = "{\"type\":\"array\",\"minItems\":1,\"maxItems\":%d,\"items\":";
+    buf_printf(out, ",\"prompt\":{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},%s,", ids);
+    buf_printf(out, list, ASK_MAX_PROMPTS);
+    buf_text(out, "{\"type\":\"string\",\"minLength\":1}},");
+    buf_printf(out, list, ASK_MAX_PROMPTS);
+    buf_printf(out, "%s}]}", ids);
+}
+
+static void write_lists(struct buf *out) {
+    buf_printf(
+        out,
+        ",\"stop\":{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"string\",\"minLength\":1,\"maxLength\":%d},"
+        "{\"type\":\"array\",\"maxItems\":%d,\"items\":{\"type\":\"string\",\"minLength\":1,"
+        "\"maxLength\":%d}}]}",
+        ASK_MAX_STOP_BYTES, ASK_MAX_STOPS, ASK_MAX_STOP_BYTES);
+    buf_printf(
+        out,
+        ",\"logit_bias\":{\"type\":[\"object\",\"null\"],\"maxProperties\":%d,\"additionalProperties\":false,"
+        "\"patternProperties\":{\"^(0|[1-9][0-9]{0,8})$\":{\"type\":\"number\",\"minimum\":-100,"
+        "\"maximum\":100}}}",
+        ASK_MAX_BIASES);
+}
+
+/* Fields that are not here are ignored; those of check_unsupported stand in docs/api.md. */
+static void write_schema(struct buf *out, bool chat) {
+    buf_printf(out,
+               ",\"%sCompletionRequest\":{\"type\":\"object\",\"properties\":{\"model\":{\"type\":\"string\","
+               "\"minLength\":1,\"maxLength\":256}",
+               chat ? "Chat" : "");
+    write_asked(out, chat);
+    for (int i = 0; i < NUMBERS; i++) { /* no tokens: with an echo alone, which a chat has not */
+        bool echoes = i == MAX_TOKENS || i == MAX_COMPLETION_TOKENS;
+        write_number(out, &number_field[i], chat && echoes ? 1 : number_field[i].least);
+    }
+    write_lists(out);
+    if (chat)
+        write_switch(out, "logprobs");
+    else
+        write_number(out, &logprobs_field, logprobs_field.least);
+    write_switch(out, "stream");
+    write_switch(out, "ignore_eos");
+    if (!chat)
+        write_switch(out, "echo");
+    buf_printf(
+        out,
+        ",\"seed\":{\"type\":[\"integer\",\"null\"],\"minimum\":-9223372036854775808,\"maximum\":"
+        "9223372036854775807},\"user\":{\"type\":[\"string\",\"null\"]},"
+        "\"stream_options\":{\"type\":[\"object\",\"null\"],\"properties\":{\"include_usage\":{\"type\":["
+        "\"boolean\",\"null\"]}}}},\"required\":[\"model\",\"%s\"]}",
+        chat ? "messages" : "prompt");
+}
+
+void openai_write_schemas(struct buf *out) {
+    write_schema(out, true);
+    write_schema(out, false);
 }

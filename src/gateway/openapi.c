@@ -387,6 +387,22 @@ static void write_paths(struct buf *out, const struct api *api, struct shapes *s
     }
 }
 
+/* The members of one part of what other files answer, each behind a comma. */
+static void write_described(struct buf *out, const struct api *api, const char *part) {
+    struct json *all = NULL;
+    if (api->described == NULL ||
+        json_parse(&all, (struct str){(const char *)api->described, *api->described_bytes}, NULL) != 0)
+        return;
+    const struct json *of = json_get(all, part);
+    for (void *it = json_first(of); it != NULL; it = json_next(of, it)) {
+        buf_byte(out, ',');
+        json_write_str(out, json_key(it));
+        buf_byte(out, ':');
+        json_write(out, json_value(it));
+    }
+    json_free(all);
+}
+
 void openapi_write(const struct api *api, struct buf *out) {
     struct shapes shapes = {0};
     buf_printf(out, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"%s\",\"version\":\"" UNKAI_VERSION "\"",
@@ -394,6 +410,7 @@ void openapi_write(const struct api *api, struct buf *out) {
     write_about(out, api->about);
     buf_printf(out, "},\"servers\":[{\"url\":\"%s\"}],\"security\":[{\"key\":[]}],\"paths\":{", api->prefix);
     write_paths(out, api, &shapes);
+    write_described(out, api, "paths");
     buf_text(out,
              "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\"}},"
              "\"responses\":{\"Error\":{\"description\":\"why it was not done\",\"content\":{"
@@ -407,5 +424,8 @@ void openapi_write(const struct api *api, struct buf *out) {
         buf_byte(out, ',');
         write_shape(out, shapes.shape[i]);
     }
+    write_described(out, api, "schemas");
+    if (api->write_schemas != NULL)
+        api->write_schemas(out);
     buf_text(out, "}}}\n");
 }
