@@ -51,7 +51,8 @@ int cmd_webhook(int argc, char **argv) {
         {NULL},
     };
     const struct option options[] = {
-        {"events", OPTION_TEXT, &events, "NAMES", "add: credit.low, spend.threshold (all)"},
+        {"events", OPTION_TEXT, &events, "NAMES",
+         "add: credit.exhausted, credit.low, spend.limit_reached, spend.threshold (all)"},
         {"tenant", OPTION_TEXT, &tenant, "NAME", "add: what happens to this tenant only"},
         {"json", OPTION_FLAG, &as_json, NULL, "print JSON"},
         {NULL},

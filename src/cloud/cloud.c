@@ -1,6 +1,7 @@
 /* The books as requests meet them: who is asking, a hold, what was sent, a settlement; memory only, the journal follows. See cloud.h. On the request's journey:
  * between the gateway and the engine, and last of all. */
 #include "cloud/inner.h"
+#include "cloud/refusal.h"
 #include "cloud/webhook.h"
 
 #include "base/clock.h"
@@ -259,7 +260,7 @@ static int refuse_credit(struct cloud *c, const struct tenant *t, money_wide wor
 }
 
 /* All or nothing, of `most`. */
-static int place(struct cloud *c, struct hold *h, int64_t now, struct error *e) {
+static int place(struct cloud *c, struct hold *h, int64_t now, struct refusal *refusal, struct error *e) {
     struct tenant *t = h->tenant;
     struct key *k = h->limited_key;
     /* Cached input may cost more than input in a strange price book: the worst case is the dearer one. */
@@ -283,6 +284,8 @@ static int place(struct cloud *c, struct hold *h, int64_t now, struct error *e) 
     c->stats.refused_limit += rc != 0;
     if (rc == 0 && worst > 0 && worst > (money_wide)t->balance + t->line - t->held)
         rc = refuse_credit(c, t, worst, e);
+    if (rc == ERR_CREDIT)
+        refusal_find(t, k, &ask, refusal);
     if (rc != 0)
         return rc;
     limits_take(&t->limited, of_key, &ask);
@@ -292,17 +295,19 @@ static int place(struct cloud *c, struct hold *h, int64_t now, struct error *e) 
 }
 
 int hold_decide(struct cloud *c, struct hold *h, struct error *e) {
+    struct refusal refusal = {0};
     int64_t now = clock_mono_ns();
     int rc;
     h->price = price_find(c, str_from(h->model), h->tenant->currency, h->at, &h->tariff);
     for (;; h->most /= 2) {
-        rc = place(c, h, now, e);
+        rc = place(c, h, now, &refusal, e);
         bool too_long = rc == ERR_CREDIT || (rc == ERR_BUSY && e->wait_ns < 0);
         if (!too_long || h->least == 0 || h->most / 2 < h->least)
             break;
     }
     limits_rates(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, now,
                  &h->rates);
+    h->told = rc == ERR_CREDIT && refusal_note(c, &refusal);
     return rc;
 }
 
@@ -414,6 +419,8 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
         journal_put(c, &h->placed);
     }
     pthread_mutex_unlock(&c->lock);
+    if (h->told)
+        courier_ring(c);
     if (rc != 0) {
         if (a->rates != NULL)
             *a->rates = h->rates;

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cloud/inner.h"
+#include "cloud/refusal.h"
 
 #include <curl/curl.h>
 #include <netinet/in.h>
@@ -168,8 +169,21 @@ static bool see_ended(struct courier *k) {
     return any;
 }
 
+/* What was refused since, into the books; while these are away it waits. */
+static void write_refusals(struct cloud *c) {
+    struct error e = {0};
+    struct refused *list = refusals_take(c);
+    if (list == NULL)
+        return;
+    if (journal_call(c, refusals_write, list, &e) != 0)
+        refusals_put_back(c, list);
+    else
+        refusals_free(list);
+}
+
 static void begin_due(struct courier *k) {
     struct error e = {0};
+    write_refusals(k->cloud);
     k->next = clock_wall_ns() + LATER;
     if (journal_call(k->cloud, take, k, &e) != 0)
         return; /* the books have stopped, and say so themselves */
@@ -204,6 +218,7 @@ static void *courier_main(void *context) {
         int64_t wait = (k->next - clock_wall_ns()) / 1000000 + 1;
         curl_multi_poll(k->multi, NULL, 0, wait < 10 ? 10 : wait > 60000 ? 60000 : (int)wait, NULL);
     }
+    write_refusals(k->cloud);
     for (size_t i = 0; i < DELIVERIES; i++) /* what is under way is due again in a minute */
         finish(&k->slot[i]);
     return NULL;
@@ -244,11 +259,14 @@ void courier_stop(struct cloud *c) {
     struct courier *k = c->courier;
     c->courier = NULL;
     pthread_mutex_unlock(&c->lock);
-    if (k == NULL)
+    if (k == NULL) {
+        refusals_free(refusals_take(c));
         return;
+    }
     atomic_store(&k->stop, true);
     curl_multi_wakeup(k->multi);
     pthread_join(k->thread, NULL);
+    refusals_free(refusals_take(c));
     curl_multi_cleanup(k->multi);
     curl_global_cleanup();
     free(k);

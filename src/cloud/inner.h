@@ -10,6 +10,7 @@
 #include "cloud/ledger.h"
 #include "cloud/limit.h"
 #include "cloud/money.h"
+#include "cloud/refusal.h"
 #include "store/store.h"
 
 #include <pthread.h>
@@ -30,6 +31,12 @@ struct before {
     struct used used;
 };
 
+/* The last that webhooks were told of: a refusal in this period, by this limit. */
+struct told {
+    int64_t period;
+    amount limit;
+};
+
 struct tenant {
     int64_t id, account;
     char name[TENANT_NAME_BYTES], currency[4];
@@ -39,6 +46,7 @@ struct tenant {
     int64_t max_concurrent; /* unless a limit says otherwise */
     int64_t created, archived /* 0: it is not */;
     struct limited limited;
+    struct told told[REFUSED_BYS];
     amount line; /* how far below zero the balance may go */
     bool closed;
     struct tenant *next, *next_numbered; /* of all, of the same bucket */
@@ -78,6 +86,7 @@ struct key {
     bool revoked;
     int64_t expires; /* 0: never */
     struct limited limited;
+    struct told told[REFUSED_BYS];
     struct seen seen;
     struct key *next, *next_numbered; /* of the same bucket */
     bool touched;                     /* as a tenant, of books that are shared */
@@ -148,7 +157,7 @@ struct hold {
     struct rates rates;
     atomic_int verdict;    /* enum verdict */
     struct error *refusal; /* NULL: none, or no memory for it */
-    bool refused;
+    bool refused, told;    /* told: and webhooks are to hear of it */
     struct settlement settlement;
     struct warning warning;
     amount charge;
@@ -204,6 +213,7 @@ struct cloud {
     struct tally *spare_tallies;
     struct control *control;
     struct courier *courier; /* under the lock; NULL: nobody sends webhooks */
+    struct refused *refused; /* under the lock: what the courier has to write */
     struct answer *answers;  /* that nobody has taken back yet */
     struct access *access;   /* of access.c */
 };
@@ -393,6 +403,9 @@ const char *cloud_where(const char *folder); /* for store_open */
 extern const struct operation_row webhook_operations[];
 
 /* ---- warn.c: on the writer's thread, in its transaction ---- */
+/* An event's data: {"tenant","currency" of it, and ,"name":"1.5" */
+void warn_begin(struct buf *data, const struct tenant *t);
+void warn_amount(struct buf *data, const char *name, amount value);
 int warn_settled(struct cloud *c, const struct hold *h, struct error *e);
 /* name: what makes this time another one than the last. */
 int warn_credit(struct cloud *c, const struct tenant *t, amount left, const char *name, struct error *e);

@@ -197,17 +197,22 @@ static int check_bucket(struct bucket *b, int64_t limit, int64_t n, const char *
     return ERR_BUSY;
 }
 
-static int check_spend(const struct used *u, bool of_month, amount most, const char *whose,
+money_wide limits_left(const struct limited *who, bool of_month) {
+    const struct spent *s = of_month ? who->used.month : who->used.day;
+    amount most = of_month ? who->limits.spend_month : who->limits.spend_day;
+    return most != 0 ? (money_wide)most - s->value - who->used.held : (money_wide)1 << 100;
+}
+
+static int check_spend(const struct limited *who, bool of_month, const char *whose,
                        const struct limit_ask *ask, struct error *e) {
-    const struct spent *s = of_month ? u->month : u->day;
-    money_wide left = (money_wide)most - s->value - u->held;
+    money_wide left = limits_left(who, of_month);
     char end[32];
     struct buf text = {0};
-    if (most == 0 || ask->worst == 0 || ask->worst <= left)
+    if (ask->worst == 0 || ask->worst <= left)
         return 0;
     write_end(end, sizeof end, of_month, ask->wall, ask->zone);
     buf_printf(&text, "the %s may spend ", whose);
-    money_write(&text, most, AMOUNT_DIGITS);
+    money_write(&text, of_month ? who->limits.spend_month : who->limits.spend_day, AMOUNT_DIGITS);
     buf_printf(&text, " %s a %s, of which ", ask->currency, of_month ? "month" : "day");
     money_write(&text, left > 0 ? (int64_t)left : 0, AMOUNT_DIGITS);
     buf_text(&text, " are left, and this request may cost up to ");
@@ -229,9 +234,9 @@ static int check(struct limited *who, const char *whose, const struct limit_ask 
     used_roll(u, ask->wall, ask->zone);
     if ((rc = check_bucket(&u->requests, l->requests_minute, 1, "requests", whose, ask->now, e)) != 0 ||
         (rc = check_bucket(&u->tokens, l->tokens_minute, ask->tokens, "tokens", whose, ask->now, e)) != 0 ||
-        (rc = check_spend(u, false, l->spend_day, whose, ask, e)) != 0)
+        (rc = check_spend(who, false, whose, ask, e)) != 0)
         return rc;
-    return check_spend(u, true, l->spend_month, whose, ask, e);
+    return check_spend(who, true, whose, ask, e);
 }
 
 /* ---- both together ---- */

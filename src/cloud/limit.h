@@ -101,6 +101,9 @@ void limits_charge(struct limited *tenant, struct limited *key, const struct lim
 /* What spend has passed by now. */
 void limits_reached(const struct limited *who, int64_t wall, struct crossings *out);
 
+/* What may still be spent in the day or month that used_roll was told of; more than any amount where there is no limit. */
+money_wide limits_left(const struct limited *who, bool of_month);
+
 /* What is spent in the present day and month. */
 void used_roll(struct used *u, int64_t wall, int64_t zone);
 

@@ -1,6 +1,7 @@
 /* What the writer writes of requests: their record with the hold, what was sent, the settlement; and once a group what many of them come to: the accounts they
  * change, the day's usage. On the yen's journey: where a charge becomes a transfer. */
 #include "cloud/inner.h"
+#include "cloud/webhook.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,6 +187,8 @@ static int decide(struct cloud *c, struct hold *h, struct error *e) {
     pthread_mutex_unlock(&c->lock);
     if (refused == 0)
         return write_hold(c, h, e);
+    if (h->told)
+        courier_ring(c);
     note_refusal(h, &why);
     return h->answer != NULL ? answer_recover(c->store, str_from(h->id), false, e) : 0;
 }

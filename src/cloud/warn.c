@@ -8,13 +8,13 @@
 #include <stdio.h>
 
 /* ,"name":"1.5" */
-static void write_amount(struct buf *out, const char *name, amount value) {
+void warn_amount(struct buf *out, const char *name, amount value) {
     buf_printf(out, ",\"%s\":\"", name);
     money_write(out, value, AMOUNT_DIGITS);
     buf_byte(out, '"');
 }
 
-static void begin(struct buf *data, const struct tenant *t) {
+void warn_begin(struct buf *data, const struct tenant *t) {
     buf_text(data, "{\"tenant\":");
     json_write_text(data, t->name);
     buf_printf(data, ",\"currency\":\"%s\"", t->currency);
@@ -31,12 +31,12 @@ static int emit_spend(struct cloud *c, const struct tenant *t, int64_t key, cons
         calendar_day(period, x->wall, c->zone);
     snprintf(event, sizeof event, "spend.threshold:%lld:%lld:%s:%lld:%d", (long long)t->id, (long long)key,
              period, (long long)limit, x->percent);
-    begin(&data, t);
+    warn_begin(&data, t);
     if (key != 0)
         buf_printf(&data, ",\"key\":%lld", (long long)key);
     buf_printf(&data, ",\"period\":\"%s\",\"percent\":%d", period, x->percent);
-    write_amount(&data, "limit", limit);
-    write_amount(&data, "spent", x->spent);
+    warn_amount(&data, "limit", limit);
+    warn_amount(&data, "spent", x->spent);
     buf_byte(&data, '}');
     int rc = webhook_emit(c, "spend.threshold", t->id, event, buf_view(&data), e);
     buf_free(&data);
@@ -53,9 +53,9 @@ int warn_credit(struct cloud *c, const struct tenant *t, amount left, const char
     char event[120];
     struct buf data = {0};
     snprintf(event, sizeof event, "credit.low:%lld:%s", (long long)t->id, name);
-    begin(&data, t);
-    write_amount(&data, "threshold", t->limited.limits.credit_low);
-    write_amount(&data, "balance", left);
+    warn_begin(&data, t);
+    warn_amount(&data, "threshold", t->limited.limits.credit_low);
+    warn_amount(&data, "balance", left);
     buf_byte(&data, '}');
     int rc = webhook_emit(c, "credit.low", t->id, event, buf_view(&data), e);
     buf_free(&data);

@@ -13,7 +13,8 @@
 static const int64_t second = 1000000000;
 enum { MOST_WEBHOOKS = 64, URL_BYTES = 512, NUMBER_BYTES = 32 };
 
-static const char *const kinds[] = {"credit.low", "spend.threshold", "webhook.test"};
+static const char *const kinds[] = {"credit.exhausted", "credit.low", "spend.limit_reached",
+                                    "spend.threshold", "webhook.test"};
 
 /* ---- events ---- */
 
@@ -137,7 +138,8 @@ static int read_kinds(const struct json *v, struct buf *array, struct error *e) 
         if (!known)
             rc = error_param(
                 e, ERR_INVALID, "events",
-                "there is no event '%.*s'; there are credit.low, spend.threshold and webhook.test",
+                "there is no event '%.*s'; there are credit.exhausted, credit.low, spend.limit_reached, "
+                "spend.threshold and webhook.test",
                 (int)(name.n < 60 ? name.n : 60), name.p);
     }
     json_free(list);

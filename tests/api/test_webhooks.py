@@ -117,6 +117,33 @@ def test_thresholds(server, receiver):
     assert len(receiver.seen) == 3
 
 
+def test_refusals(server, receiver):
+    """Who is refused for want of money is told of once a limit and period, however often; who is let through with a shorter answer is no refusal."""
+    add(server, receiver, "--events", "spend.limit_reached,credit.exhausted")
+    key = server.tenant("poor", "0.02")
+    chat = {"model": "smol", "messages": [{"role": "user", "content": "Hi"}]}
+    assert server.post({**chat, "stop": ["e", "a", " "]}, "/v1/chat/completions", key=key)[0] == 200  # halved until the credit covers it
+    server.unkai("limit", "set", "one", "--spend-month", "0.01")
+    for _ in range(20):
+        assert server.post(ASK)[0] in (200, 402)
+        assert server.post({**ASK, "max_tokens": 1000})[0] == 402
+        assert server.post({**ASK, "max_tokens": 1000}, key=key)[0] == 402
+    server.unkai("limit", "set", "one", "--spend-month", "0.002")
+    assert server.post({**chat, "messages": [{"role": "user", "content": "Hello " * 30}]}, "/v1/chat/completions")[0] == 402  # however short
+    got = {(b["type"], b["data"].get("limit")): b["data"] for _, b, _ in receiver.wait_for(3)}
+    month, day = time.strftime("%Y-%m", time.gmtime()), time.strftime("%Y-%m-%d", time.gmtime())
+    capped, short = got[("spend.limit_reached", "0.01")], got[("credit.exhausted", None)]
+    assert (capped["tenant"], capped["currency"], capped["period"], "key" in capped) == ("one", "JPY", month, False)
+    assert float(capped["spent"]) < 0.01 and float(capped["left"]) <= 0.01 and float(capped["asked"]) > 0.1
+    assert (short["tenant"], short["period"], short["credit_line"]) == ("poor", day, "0") and 0 < float(short["left"]) <= float(short["balance"]) < 0.02
+    assert got[("spend.limit_reached", "0.002")]["tenant"] == "one"
+    server.stop()
+    server.start()
+    assert server.post({**ASK, "max_tokens": 1000}, key=key)[0] == 402
+    time.sleep(1)
+    assert len(receiver.seen) == 3
+
+
 def test_again_until_it_is_taken(server, receiver):
     add(server, receiver)
     receiver.statuses, receiver.elsewhere = [302], receiver.url.replace("/in", "/elsewhere")

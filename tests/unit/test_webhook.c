@@ -2,6 +2,7 @@
 #include "cloud/cloud.h"
 #include "cloud/control.h"
 #include "cloud/inner.h"
+#include "cloud/refusal.h"
 #include "cloud/webhook.h"
 
 #include "base/clock.h"
@@ -207,6 +208,97 @@ static void test_events(void **state) {
     cloud_close(c);
 }
 
+/* One request of so many tokens at 1 each is refused, and stays so. */
+static struct refusal refused(struct cloud *c, int64_t tenant, uint64_t tokens) {
+    struct identity who = {.tenant = tenant, .key = tenant};
+    struct refusal r = {0};
+    struct admission a = {.who = &who,
+                          .model = STR("m"),
+                          .prompt_tokens = 1,
+                          .max_completion_tokens = tokens - 1,
+                          .request_id = "never"};
+    struct error e = {0};
+    struct hold *h;
+    struct limit_ask ask = {.worst = (amount)tokens * 1000000000};
+    assert_int_equal(books_admit(c, &a, &h, &e), ERR_CREDIT);
+    pthread_mutex_lock(&c->lock);
+    refusal_find(memory_tenant_of(c, tenant), memory_key(c, tenant), &ask, &r);
+    pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+/* How many of them are new; into the books, as the courier's thread would. */
+static size_t write_refusals(struct cloud *c) {
+    struct refused *list = refusals_take(c);
+    struct error e = {0};
+    size_t before = deliveries("");
+    assert_int_equal(journal_call(c, refusals_write, list, &e), 0);
+    refusals_free(list);
+    return deliveries("") - before;
+}
+
+static void *refused_often(void *cloud) {
+    for (int i = 0; i < 200; i++)
+        refused(cloud, 2, 2000);
+    return NULL;
+}
+
+/* One event a limit and period, of many refusals, after a restart, too; none of what was not refused in the end. */
+static void test_refusals(void **state) {
+    struct cloud *c;
+    struct error e = {0};
+    pthread_t thread[8];
+    open_tenants();
+    must("{\"op\":\"webhook.add\",\"url\":\"http://operator\"}");
+    must("{\"op\":\"webhook.add\",\"url\":\"http://u\",\"tenant\":\"u\",\"events\":\"credit.exhausted\"}");
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"spend_day\":\"100\",\"spend_month\":\"400\"}");
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"spend_month\":\"60\"}");
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    spend(c, "a", 1, 10);
+    for (int i = 0; i < 5; i++) {
+        struct refusal r = refused(c, 1, 51);
+        assert_true(r.by == REFUSED_BY_MONTH && r.key == 1 && r.tenant == 1);
+        assert_true(r.limit == 60000000000 && r.spent == 10000000000 && r.left == 50000000000 &&
+                    r.asked == 51000000000);
+    }
+    assert_int_equal(write_refusals(c), 1);
+    assert_int_equal(deliveries("spend.limit_reached:1:1:"), 1);
+    refused(c, 1, 70);
+    assert_int_equal(write_refusals(c), 0);
+    /* Another limit is another event; the one before is known in the books. */
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"spend_month\":\"50\"}");
+    refused(c, 1, 51);
+    assert_int_equal(write_refusals(c), 1);
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"spend_month\":\"60\"}");
+    refused(c, 1, 51);
+    assert_int_equal(write_refusals(c), 0);
+    /* The tenant's own, of a day and of a month. */
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"key\":1,\"spend_month\":\"0\"}");
+    assert_int_equal(refused(c, 1, 91).by, REFUSED_BY_DAY);
+    must("{\"op\":\"limit.set\",\"tenant\":\"t\",\"spend_day\":\"0\"}");
+    assert_int_equal(refused(c, 1, 391).by, REFUSED_BY_MONTH);
+    assert_int_equal(write_refusals(c), 2);
+    assert_int_equal(deliveries(":100000000000"), 1);
+    assert_int_equal(deliveries(":400000000000"), 1);
+    /* Credit, from many threads at once, to two who want to know. */
+    for (size_t i = 0; i < sizeof thread / sizeof *thread; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, refused_often, c), 0);
+    for (size_t i = 0; i < sizeof thread / sizeof *thread; i++)
+        pthread_join(thread[i], NULL);
+    struct refusal r = refused(c, 2, 2000);
+    assert_true(r.by == REFUSED_BY_CREDIT && r.limit == 0 && r.spent == 1000000000000 && r.key == 0);
+    refusals_put_back(c, refusals_take(c)); /* the books were away */
+    assert_int_equal(write_refusals(c), 2);
+    assert_int_equal(deliveries("credit.exhausted:2:0:"), 2);
+    assert_int_equal(deliveries(""), 6);
+    cloud_close(c);
+    assert_int_equal(cloud_open(&c, folder, NULL, NULL, &e), 0);
+    refused(c, 2, 3000);
+    assert_int_equal(write_refusals(c), 0);
+    refused(c, 1, 500); /* and what nobody has written ends with the books */
+    cloud_close(c);
+}
+
 /* The child: killed in the middle of an answer. */
 static void die_in_debt(void) {
     struct identity who = {.tenant = 1, .key = 1};
@@ -404,6 +496,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signature),
         cmocka_unit_test_setup_teardown(test_operations, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_refusals, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_events, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_events_of_recovery, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_deliveries, fresh_folder, remove_folder),
