@@ -406,6 +406,10 @@ static const struct api_route admin_routes[] = {
     {"POST", "/owner/expenses/{name}/end", WHO_OWNS, "owner.expense.end", ANSWERS_OBJECT, &expense,
      .param = {THING, ON}, .about = "End an expense"},
 
+    {"GET", "/nodes", WHO_READS, "node.list", ANSWERS_WHOLE, &node, .param = {LIMIT(20, 100), AFTER_WHOLE},
+     .about = "List the nodes that share the books"},
+    {"DELETE", "/nodes/{name}", WHO_OPERATES, "node.remove", ANSWERS_OBJECT, &node_removed, .param = {THING},
+     .about = "Settle what a node that is gone had open"},
     {"GET", "/webhooks", WHO_OPERATES, "webhook.list", ANSWERS_WHOLE, &webhook,
      .param = {LIMIT(20, 100), AFTER_WHOLE}, .about = "List webhooks"},
     {"POST", "/webhooks", WHO_OPERATES, "webhook.add", ANSWERS_OBJECT, &webhook_created,

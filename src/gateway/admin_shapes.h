@@ -436,6 +436,20 @@ static const struct shape webhook_created = {
                            {"secret", FORM_TEXT, .about = "what it is signed with, shown this once"},
                            {NULL}}};
 
+static const struct shape node = {"Node",
+                                  (const struct field[]){OBJECT("node"),
+                                                         {"name", FORM_TEXT},
+                                                         {"started_at", FORM_TIME, "started"},
+                                                         {"silent_seconds", FORM_INT},
+                                                         {"open_requests", FORM_INT},
+                                                         {"this", FORM_BOOL, .about = "the one that answers"},
+                                                         {NULL}}};
+
+static const struct shape node_removed = {
+    "NodeRemoved",
+    (const struct field[]){
+        OBJECT("node.deleted"), {"name", FORM_TEXT}, {"deleted", FORM_BOOL, "removed"}, {NULL}}};
+
 static const struct shape webhook_tested = {
     "WebhookTested",
     (const struct field[]){

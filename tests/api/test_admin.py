@@ -107,7 +107,7 @@ WHO = {f"POST {PROJECT}/credit": BILLS, f"POST {PROJECT}/credit_line": BILLS, "P
        "POST /prices": BILLS, "POST /prices/rates": BILLS, "POST /prices/suggestion": OWNS, "GET /prices/comparison": CHECKS,
        "GET /owner/report": OWNS, "GET /owner/assets": OWNS, "POST /owner/assets": OWNS, "POST /owner/assets/{name}/retire": OWNS,
        "GET /owner/expenses": OWNS, "POST /owner/expenses": OWNS, "POST /owner/expenses/{name}/end": OWNS,
-       "POST /webhooks": OPERATES, "POST /webhooks/{webhook_id}/test": OPERATES, "DELETE /webhooks/{webhook_id}": OPERATES,
+       "DELETE /nodes/{name}": OPERATES, "POST /webhooks": OPERATES, "POST /webhooks/{webhook_id}/test": OPERATES, "DELETE /webhooks/{webhook_id}": OPERATES,
        f"POST {PROJECT}/limits": OPERATES, f"POST {PROJECT}/api_keys/{{api_key_id}}/limits": OPERATES,
        f"POST {PROJECT}/service_accounts": OPERATES, "POST /organization/admin_api_keys": OWNS, "GET /organization/audit_logs": OWNS}
 

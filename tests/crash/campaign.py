@@ -32,14 +32,22 @@ def how_many(name, short, long):
 class Stub:
     """The server and its books: one tenant a stream, tokens that cost enough to see one too many."""
 
-    def __init__(self, tenants=1, environment=None):
+    def __init__(self, tenants=1, environment=None, beside=None):
+        """beside: another one, with which it shares its books, and that one's tenants."""
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="unkai-campaign-"))
         self.environment = {**os.environ, "UNKAI_HOME": str(self.home)}
-        if server := os.environ.get("UNKAI_TEST_DB"):  # tests/postgres.py: a schema of its own
+        if beside:
+            self.environment["UNKAI_DB"] = beside.environment["UNKAI_DB"]
+            shutil.copy(beside.home / "secret", self.home)
+        elif server := os.environ.get("UNKAI_TEST_DB"):  # tests/postgres.py: a schema of its own
             subprocess.run(["psql", "-q", server, "-c", f'CREATE SCHEMA "{self.home.name}"'], check=True)
             self.environment["UNKAI_DB"] = f"{server}&options=-csearch_path%3D%22{self.home.name}%22"
         self.serving = {**self.environment, **(environment or {})}
         self.process = None
+        if beside:
+            self.start()
+            self.keys = beside.keys
+            return
         self.unkai("price", "set", "stub", "--input", "100", "--cached", "50", "--output", "400.000333", "--currency", "JPY")
         self.start()
         self.keys = []
