@@ -9,6 +9,7 @@
 #define VW 8
 #define VF __m256
 #define VI __m256i
+#define REGISTERS 16
 #define VREG(x) "x"(x)
 #define TILE_ROWS 2
 #define MOST_TILE_PANELS 1
@@ -28,7 +29,6 @@
 #define v_bf16(p)        \
     _mm256_castsi256_ps( \
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
-#define v_u8(p) _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm256_add_ps(a, b)
 #define v_sub(a, b) _mm256_sub_ps(a, b)
 #define v_mul(a, b) _mm256_mul_ps(a, b)
@@ -49,6 +49,7 @@
 #define vi_loadu(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_storeu(p, x) _mm256_storeu_si256((__m256i *)(void *)(p), x)
 #define vi_wide8(p) _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define vi_wide8u(p) _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_dot16(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
 #define vi_and(a, b) _mm256_and_si256(a, b)
 #define v_bits(x) _mm256_castsi256_ps(x)
@@ -58,6 +59,7 @@
 #define vi_sar(a, n) _mm256_srai_epi32(a, n)
 #define vi_sar16(a, n) _mm256_srai_epi16(a, n)
 #define vi_add(a, b) _mm256_add_epi32(a, b)
+#define vi_add16(a, b) _mm256_add_epi16(a, b)
 #define vi_mul15(a, b) _mm256_mulhrs_epi16(a, b)
 
 /* 4-bit codes: 8 products a block and lane of at most 2 * 15 * 127 fit 16 bits; they widen once, where the offset 8 comes in too. */

@@ -9,6 +9,7 @@
 #define VW 16
 #define VF __m512
 #define VI __m512i
+#define REGISTERS 32
 #define VREG(x) "v"(x)
 #define TILE_ROWS 6
 #define MOST_TILE_PANELS 2
@@ -38,7 +39,6 @@
 #define v_bf16(p)                          \
     _mm512_castsi512_ps(_mm512_slli_epi32( \
         _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
-#define v_u8(p) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm512_add_ps(a, b)
 #define v_sub(a, b) _mm512_sub_ps(a, b)
 #define v_mul(a, b) _mm512_mul_ps(a, b)
@@ -58,6 +58,7 @@
 #define vi_loadu(p) _mm512_loadu_si512(p)
 #define vi_storeu(p, x) _mm512_storeu_si512(p, x)
 #define vi_wide8(p) _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define vi_wide8u(p) _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define vi_dot16(sum, a, b) dot_16(sum, a, b)
 #define vi_and(a, b) _mm512_and_si512(a, b)
 #define v_bits(x) _mm512_castsi512_ps(x)
@@ -67,6 +68,7 @@
 #define vi_sar(a, n) _mm512_srai_epi32(a, n)
 #define vi_sar16(a, n) _mm512_srai_epi16(a, n)
 #define vi_add(a, b) _mm512_add_epi32(a, b)
+#define vi_add16(a, b) _mm512_add_epi16(a, b)
 #define vi_mul15(a, b) _mm512_mulhrs_epi16(a, b)
 
 #define START_4(start) _mm512_set1_epi32(start)

@@ -80,7 +80,7 @@ static void quantise_for(struct quantising *p, const struct chip_matrix *m) {
     p->halves |= halves;
     p->floats |= floats && !halves;
     p->codes |= !floats;
-    p->joined |= m->form == FORM_4;
+    p->joined |= form_joined(m->form);
 }
 
 static uint32_t panels_of(const struct chip_matrix *m) {

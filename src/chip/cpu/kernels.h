@@ -18,7 +18,7 @@ enum { AHEAD_BYTES = 4096 };  /* how far ahead one stream of bytes is asked for 
 enum { MEASURE_INT8, MEASURE_BF16, MEASURE_FP32 };
 
 /* Packed forms. A panel is PANEL outputs over all inputs; inside, blocks of BLOCK inputs follow each other. Codes are unsigned; byte c * 4 + i of each
- * 64-byte vector belongs to output c, until a table orders them otherwise. Every form holds exactly the values of the formats packed into it (but for what x86_joined.inc.h makes of FORM_4). */
+ * 64-byte vector belongs to output c, until a table orders them otherwise. Every form holds exactly the values of the formats packed into it (but for what x86_joined.inc.h makes of f16 scales in FORM_4 and FORM_4M). */
 enum form {
     FORM_NONE, /* rows stay as the file has them */
     FORM_4, /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0; x86: x86_joined.inc.h */
@@ -58,6 +58,11 @@ static inline size_t form_block_bytes(enum form f) {
         break;
     }
     return 0;
+}
+
+/* Forms whose blocks the x86 tables join by twos (x86_joined.inc.h). */
+static inline bool form_joined(enum form f) {
+    return f == FORM_4 || f == FORM_4M || f == FORM_4K;
 }
 
 /* Of so many inputs; always even, since some tables take blocks by twos. The last may be beyond the inputs: zeros. */
@@ -105,7 +110,7 @@ void cache_close(struct chip_weights *w);
  *                                                    minus 128 times the sum of a row's codes, and of its first 16 alone minus 128 times
  *     float scale[n], scaled_sum[n]                  of the codes, and scale times their sum, for the minimums
  *     int16 joined[n][2]                             where they are wanted, in every second block: its scale and that of the block before, in units of the row's `unit`; its
- *                                                    start_4 has 0x8000 too many (x86_joined.inc.h)
+ *                                                    start_4 has 0x8000 too many; in every first block: scaled_sum of the second and of itself, likewise (x86_joined.inc.h)
  * Whatever n, a row takes ROW_BYTES of it. This is the x86 tables' block; the ARM tables, whose weights are signed, have their own (neon.inc.h). */
 enum { ROW_BYTES = BLOCK + 6 * 4 };
 

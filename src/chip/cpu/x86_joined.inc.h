@@ -1,18 +1,35 @@
 /* Products of 4-bit codes whose blocks share their multiplications by twos. A multiplication takes a dot product's place in the processor, shifts and additions do not; and a
  * block's sum of centred codes fits 16 bits: at most 8 * 127 * 32. So the sums of two blocks stand in one lane, the first in its high half, and
  *     t    = both times the rows' 16-bit scales of these blocks, rounded to 16 bits                       (vpmulhrsw)
- *     acc += both times the weights' 12-bit scales, in 32 bits                                            (vpdpwssd, vpmaddwd)
- * for GROUP blocks; then acc times the unit of the weights' scales is added in float. What t loses is half a unit of a sum of the row's coarsest block, and that
- * is at most OUTLIER times as coarse as the mean (kernels.h): a tenth of what the codes of the rows have lost. */
+ *     t   += what the sums of uncentred codes have more, where the form has minimums
+ *     acc += both times the weights' scales, of 6 or 12 bits, in 32 bits                                  (vpdpwssd, vpmaddwd)
+ * for a group of blocks; then acc times the unit of the weights' scales is added in float. Minimums times the sums of the rows' codes are summed up likewise. What t
+ * loses is half a unit of a sum of the row's coarsest block, and that is at most OUTLIER times as coarse as the mean (kernels.h): a tenth of what the codes
+ * of the rows have lost. */
 
+enum { MOST_SUM_4 = 8 * 127 * BLOCK };
 enum { GROUP = 16 };                     /* blocks: 16 * 32512 * 4094 < 2^31 */
-enum { JOINED_BYTES = 64 + 2 * 256 };    /* two blocks of a panel: those of FORM_4 */
 enum { JOINED_SCALE = 3, JOINED_E = 7 }; /* what of a 16-bit scale is not the scale */
 
 /* ---- weights ----
- * Two blocks of a panel are int16 scale[16][2], the second block's first, and the codes of both. A scale is 8 s + e: s * 2^(E - 26) is the block's, from -4094 to
- * 4094, and E, which is the largest of the GROUP's exponents, has its lower three bits in the second's e and the others in the first's. Scales are what
- * the file has down to half of the largest; smaller ones lose their last bits. */
+ * Two blocks of a panel are what their form has for 16 outputs each, in pairs [16][2], the second block's first, and then the codes of both. An f16 becomes
+ * an int16, 8 s + e: s * 2^(E - 26) is what it was, s from -4094 to 4094, and E, which is the largest of the GROUP's exponents, has its lower three bits in the second's
+ * e and the others in the first's. Such scales are what the file has down to half of the largest; smaller ones lose their last bits. FORM_4K's
+ * scales and minimums are small integers already; its groups are its superblocks. */
+
+INLINE uint32_t joined_group(const enum form form) {
+    return form == FORM_4K ? 8 : GROUP;
+}
+
+/* Where the pair of block b begins in a panel. */
+INLINE size_t joined_at(const enum form form, uint32_t b) {
+    return b / 2 * 2 * form_block_bytes(form) + (form == FORM_4K ? (b / 8 + 1) * SUPER_BYTES : 0);
+}
+
+/* What stands before a pair's codes. */
+INLINE int joined_head(const enum form form) {
+    return 2 * ((int)form_block_bytes(form) - 256);
+}
 
 INLINE uint16_t load_u16(const uint8_t *p) {
     uint16_t v;
@@ -32,64 +49,103 @@ INLINE int f16_units(uint16_t h, int most) {
     return h >> 15 ? -value : value;
 }
 
-/* Blocks [from, to) of a panel, a group, from pack.c's order into this. */
-static void join_group(uint8_t *panel, uint32_t from, uint32_t to) {
-    enum { HALF = JOINED_BYTES / 2, HEAD = 2 * PANEL };
-    int most[PANEL] = {0};
-    for (uint32_t b = from; b < to; b++)
-        for (uint32_t col = 0; col < PANEL; col++) {
-            int e = f16_exponent(load_u16(panel + b * HALF + 2 * col));
-            most[col] = e > most[col] ? e : most[col];
+/* The f16 at `at` and at every `step` bytes from there, for `blocks` blocks of a group, as integers of what is largest of an output. */
+static void group_units(const uint8_t *at, size_t step, uint32_t blocks, int16_t out[GROUP][PANEL]) {
+    for (uint32_t col = 0; col < PANEL; col++, at += 2) {
+        int most = 0;
+        for (uint32_t b = 0; b < blocks; b++) {
+            int e = f16_exponent(load_u16(at + b * step));
+            most = e > most ? e : most;
         }
-    for (uint32_t b = from; b < to; b += 2) {
-        uint8_t *p = panel + b * HALF;
-        int16_t scale[PANEL][2];
-        for (uint32_t col = 0; col < PANEL; col++) {
-            scale[col][1] = (int16_t)(f16_units(load_u16(p + 2 * col), most[col]) * 8 + (most[col] >> 3));
-            scale[col][0] =
-                (int16_t)(f16_units(load_u16(p + HALF + 2 * col), most[col]) * 8 + (most[col] & 7));
+        for (uint32_t b = 0; b < blocks; b++)
+            out[b][col] =
+                (int16_t)(f16_units(load_u16(at + b * step), most) * 8 + (b % 2 ? most & 7 : most >> 3));
+    }
+}
+
+/* A group of blocks from pack.c's order into this. */
+static void join_group(uint8_t *p, enum form form, uint32_t blocks) {
+    const size_t half = form_block_bytes(form), head = half - 256, kinds = head / (2 * PANEL);
+    int16_t units[2][GROUP][PANEL];
+    for (size_t k = 0; k < kinds; k++)
+        group_units(p + k * 2 * PANEL, half, blocks, units[k]);
+    for (uint32_t b = 0; b < blocks; b += 2, p += 2 * half) {
+        memmove(p + 2 * head, p + head, 256);
+        for (size_t k = 0; k < kinds; k++)
+            for (uint32_t col = 0; col < PANEL; col++) {
+                int16_t pair[2] = {units[k][b + 1][col], units[k][b][col]};
+                memcpy(p + (k * PANEL + col) * 4, pair, 4);
+            }
+    }
+}
+
+/* A superblock likewise. */
+static void join_super(uint8_t *p) {
+    enum { HALF = 288, HEAD = 2 * PANEL };
+    for (int b = 0; b < 8; b += 2, p += 2 * HALF) {
+        uint8_t pair[HEAD][2];
+        for (int i = 0; i < HEAD; i++) {
+            pair[i][0] = p[HALF + i];
+            pair[i][1] = p[i];
         }
-        memmove(p + 2 * HEAD, p + HEAD, HALF - HEAD);
-        memcpy(p, scale, sizeof scale);
+        memmove(p + 2 * HEAD, p + HEAD, 256);
+        memcpy(p, pair, sizeof pair);
     }
 }
 
 static void order(const struct chip_matrix *m, uint8_t *panel) {
-    uint32_t blocks = (uint32_t)(m->panel_bytes / (JOINED_BYTES / 2));
-    for (uint32_t b = 0; m->form == FORM_4 && b < blocks; b += GROUP)
-        join_group(panel, b, b + GROUP < blocks ? b + GROUP : blocks);
+    if (!form_joined(m->form))
+        return;
+    uint32_t blocks = blocks_of(m->inputs), group = joined_group(m->form);
+    for (uint32_t b = 0; b < blocks; b += group) {
+        uint8_t *p = panel + joined_at(m->form, b);
+        if (m->form == FORM_4K)
+            join_super(p);
+        else
+            join_group(p, m->form, b + group < blocks ? group : blocks - b);
+    }
 }
 
-/* Both blocks' scales, and their unit, times a panel's outputs. */
-INLINE VI joined_scales(const uint8_t *p) {
-    return vi_sar16(vi_loadu(p), JOINED_SCALE);
+/* Both blocks' scales (what = 0) or minimums (1), as 16-bit integers, for vector v of a panel whose pair begins at p. */
+INLINE VI joined_pair(const uint8_t *p, const enum form form, const int what, const int v) {
+    if (form == FORM_4K)
+        return vi_wide8u(p + (what * PANEL + v * VW) * 2);
+    return vi_sar16(vi_loadu(p + (what * PANEL + v * VW) * 4), JOINED_SCALE);
 }
 
-INLINE VF joined_unit(const uint8_t *p) {
-    VI x = vi_loadu(p), low = vi_shl(vi_and(x, vi_set32(JOINED_E)), 23),
+/* What they are units of, p being the first pair of a group. Minimums are multiplied by sums that count in eighths. */
+INLINE VF joined_unit(const uint8_t *p, const enum form form, const int what, const int v) {
+    if (form == FORM_4K) {
+        VF d = v_f16(p - SUPER_BYTES + (what * PANEL + v * VW) * 2);
+        return what ? v_mul(d, v_set(-1.0f / 8)) : d;
+    }
+    VI x = vi_loadu(p + (what * PANEL + v * VW) * 4), low = vi_shl(vi_and(x, vi_set32(JOINED_E)), 23),
        high = vi_shl(vi_and(x, vi_set32(JOINED_E << 16)), 23 + 3 - 16);
-    return v_bits(vi_add(vi_add(low, high), vi_set32((127 - 26) << 23)));
+    return v_bits(vi_add(vi_add(low, high), vi_set32((127 - 26 - (what ? 3 : 0)) << 23)));
 }
 
 /* ---- rows ---- */
 
-/* The scales of row i of a tile of `rows` for two blocks each, in 16 bits of the largest; what a product is to be multiplied by is returned. The second
- * block's sum starts where it cannot borrow from the first's. */
+/* The scales of row i of a tile of `rows` for two blocks each, in 16 bits of the largest, and eight times their codes' sums times the scales in the same unit, which is
+ * what uncentred codes have more than centred ones; the unit is such that both together fit, and returned. The second block's sum starts where it
+ * cannot borrow from the first's. */
 static float join_scales(const struct quantised *a, uint8_t *at, uint32_t rows, uint32_t i) {
     const size_t step = rows * ROW_BYTES;
-    int32_t bits = 0; /* scales are not negative: their bits are in their order, and are compared faster */
-    float most;
+    float most = 0;
     for (uint32_t b = 0; b < a->blocks; b++) {
-        int32_t scale = row_int(at + b * step, AT_SCALE, (int)rows, (int)i);
-        bits = scale > bits ? scale : bits;
+        float all = block_scale(at + b * step, rows, i) +
+                    fabsf(row_float(at + b * step, AT_SCALED_SUM, (int)rows, (int)i)) * (8.0f / MOST_SUM_4);
+        most = all > most ? all : most;
     }
-    memcpy(&most, &bits, sizeof most);
-    float inverse = most > 1e-30f ? INT16_MAX / most : 0;
+    float inverse = most > 1e-30f ? INT16_MAX / most : 0, eighths = inverse * (8.0f / 32768);
     for (uint32_t b = 0; b < a->blocks; b += 2) {
         uint8_t *first = at + b * step, *second = first + step;
-        uint16_t scale[2] = {(uint16_t)lrintf(block_scale(second, rows, i) * inverse),
-                             (uint16_t)lrintf(block_scale(first, rows, i) * inverse)};
+        int16_t scale[2] = {(int16_t)lrintf(block_scale(second, rows, i) * inverse),
+                            (int16_t)lrintf(block_scale(first, rows, i) * inverse)},
+                sum[2] = {(int16_t)lrintf(row_float(second, AT_SCALED_SUM, (int)rows, (int)i) * eighths),
+                          (int16_t)lrintf(row_float(first, AT_SCALED_SUM, (int)rows, (int)i) * eighths)};
         int32_t start = row_int(second, AT_START_4, (int)rows, (int)i) + 0x8000;
+        memcpy(first + rows * AT_JOINED + i * 4, sum, 4);
         memcpy(second + rows * AT_JOINED + i * 4, scale, 4);
         memcpy(second + rows * AT_START_4 + i * 4, &start, 4);
     }
@@ -107,19 +163,20 @@ static void quantise_joined(const struct quantised *a, uint32_t first, uint32_t 
 
 /* acc += two blocks of rows times the two blocks of np panels at p. */
 INLINE void multiply_joined(const struct tile *t, const uint8_t *rows, const uint8_t *p, const int nr,
-                            const int np, const bool ask, VI acc[STREAM_ROWS][NV_MOST]) {
+                            const int np, const enum form form, const bool ask,
+                            VI acc[STREAM_ROWS][NV_MOST]) {
     const size_t next = t->w->panel_bytes;
-    const int nv = np * VPP;
+    const int nv = np * VPP, head = joined_head(form);
     const uint8_t *second = rows + nr * ROW_BYTES;
     VI sum[STREAM_ROWS][NV_MOST], held[STREAM_ROWS][NV_MOST], scale[NV_MOST];
     if (ask)
-        tile_prefetch(t, p, np, 64 + 256);
+        tile_prefetch(t, p, np, head + 256);
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
     for (int v = 0; v < nv; v++)
         sum[i][v] = START_4(row_int(rows, AT_START_4, nr, i));
-    dots_4(rows, p + 64, next, nr, np, sum);
+    dots_4(rows, p + head, next, nr, np, sum);
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
@@ -127,53 +184,98 @@ INLINE void multiply_joined(const struct tile *t, const uint8_t *rows, const uin
         sum[i][v] =
             JOIN(held[i][v], sum[i][v], row_int(rows, AT_START_4, nr, i), row_int(second, AT_START_4, nr, i));
     if (ask)
-        tile_prefetch(t, p + 64 + 256, np, 256);
-    dots_4(second, p + 64 + 256, next, nr, np, sum);
+        tile_prefetch(t, p + head + 256, np, 256);
+    dots_4(second, p + head + 256, next, nr, np, sum);
     UNROLL
     for (int v = 0; v < nv; v++)
-        scale[v] = joined_scales(p + v / VPP * next + v % VPP * VW * 4);
+        scale[v] = joined_pair(p + v / VPP * next, form, 0, v % VPP);
     UNROLL
     for (int i = 0; i < nr; i++) {
-        VI as = vi_set32(row_int(second, AT_JOINED, nr, i));
+        VI as = vi_set32(row_int(second, AT_JOINED, nr, i)), am = vi_set32(row_int(rows, AT_JOINED, nr, i));
         UNROLL
         for (int v = 0; v < nv; v++) {
-            VI s = JOINED(held[i][v], sum[i][v], row_int(second, AT_START_4, nr, i));
-            acc[i][v] = vi_dot16(acc[i][v], vi_mul15(s, as), scale[v]);
+            VI both = vi_mul15(JOINED(held[i][v], sum[i][v], row_int(second, AT_START_4, nr, i)), as);
+            if (form != FORM_4)
+                both = vi_add16(both, am);
+            acc[i][v] = vi_dot16(acc[i][v], both, scale[v]);
         }
     }
 }
 
+/* acc += the sums of a group of blocks of rows times the minimums of np panels. */
+INLINE void minimums_joined(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr,
+                            const int np, const enum form form, const uint32_t blocks,
+                            VI acc[STREAM_ROWS][NV_MOST]) {
+    const int nv = np * VPP;
+    for (uint32_t b = 0; b < blocks; b += 2) {
+        VI min[NV_MOST];
+        UNROLL
+        for (int v = 0; v < nv; v++)
+            min[v] = joined_pair(p + v / VPP * next, form, 1, v % VPP);
+        UNROLL
+        for (int i = 0; i < nr; i++) {
+            VI am = vi_set32(row_int(rows, AT_JOINED, nr, i));
+            UNROLL
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = vi_dot16(acc[i][v], am, min[v]);
+        }
+        p += 2 * form_block_bytes(form);
+        rows += 2 * nr * ROW_BYTES;
+    }
+}
+
+INLINE void joined_clear(const int nr, const int nv, VI acc[STREAM_ROWS][NV_MOST]) {
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = vi_zero();
+}
+
+/* total += acc, which is of a group that begins at p. */
+INLINE void joined_add(const uint8_t *p, const size_t next, const int nr, const int np, const enum form form,
+                       const int what, VI acc[STREAM_ROWS][NV_MOST], VF total[STREAM_ROWS][NV_MOST]) {
+    UNROLL
+    for (int v = 0; v < np * VPP; v++) {
+        VF unit = joined_unit(p + v / VPP * next, form, what, v % VPP);
+        UNROLL
+        for (int i = 0; i < nr; i++)
+            total[i][v] = v_fma(v_int(acc[i][v]), unit, total[i][v]);
+    }
+}
+
 INLINE void tile_joined(const struct tile *t, const int nr, const int np, const enum form form) {
-    (void)form;
     const size_t next = t->w->panel_bytes;
     const int nv = np * VPP;
-    const uint32_t blocks = t->a->blocks;
-    const uint8_t *p = t->w->packed + t->panel * next;
+    const uint32_t blocks = t->a->blocks, most = joined_group(form);
+    const uint8_t *panel = t->w->packed + t->panel * next;
     const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
+    const bool together = 3 * nr * nv + 8 <= REGISTERS; /* else minimums have a loop of their own */
     VF total[STREAM_ROWS][NV_MOST];
     uint32_t left = t->ask;
     tile_expect(t, nr, np);
     tile_clear(nr, nv, total);
-    for (uint32_t group = 0; group < blocks; group += GROUP) {
-        const uint8_t *head = p;
-        VI acc[STREAM_ROWS][NV_MOST];
-        UNROLL
-        for (int i = 0; i < nr; i++)
-            UNROLL
-        for (int v = 0; v < nv; v++)
-            acc[i][v] = vi_zero();
-        for (uint32_t b = group; b < blocks && b < group + GROUP; b += 2) {
-            multiply_joined(t, rows, p, nr, np, tile_turn(t, &left), acc);
-            p += JOINED_BYTES;
+    for (uint32_t group = 0; group < blocks; group += most) {
+        const uint8_t *p = panel + joined_at(form, group), *head = p, *first = rows;
+        const uint32_t n = group + most < blocks ? most : blocks - group;
+        VI acc[STREAM_ROWS][NV_MOST], low[STREAM_ROWS][NV_MOST];
+        joined_clear(nr, nv, acc);
+        joined_clear(nr, nv, low);
+        if (form == FORM_4K)
+            tile_prefetch(t, head - SUPER_BYTES, np, SUPER_BYTES);
+        for (uint32_t b = 0; b < n; b += 2) {
+            multiply_joined(t, rows, p, nr, np, form, tile_turn(t, &left), acc);
+            if (form != FORM_4 && together)
+                minimums_joined(rows, p, next, nr, np, form, 2, low);
+            p += 2 * form_block_bytes(form);
             rows += 2 * nr * ROW_BYTES;
         }
-        UNROLL
-        for (int v = 0; v < nv; v++) {
-            VF unit = joined_unit(head + v / VPP * next + v % VPP * VW * 4);
-            UNROLL
-            for (int i = 0; i < nr; i++)
-                total[i][v] = v_fma(v_int(acc[i][v]), unit, total[i][v]);
-        }
+        joined_add(head, next, nr, np, form, 0, acc, total);
+        if (form == FORM_4)
+            continue;
+        if (!together)
+            minimums_joined(first, head, next, nr, np, form, n, low);
+        joined_add(head, next, nr, np, form, 1, low, total);
     }
     UNROLL
     for (int i = 0; i < nr; i++)
@@ -183,23 +285,33 @@ INLINE void tile_joined(const struct tile *t, const int nr, const int np, const 
     tile_store(t, nr, nv, total);
 }
 
+/* One of a pair's integers as float. */
+INLINE VF joined_one(VI pair, uint32_t number) {
+    return v_int(vi_sar(number % 2 ? vi_shl(pair, 16) : pair, 16));
+}
+
 /* acc += a block of one row, of its own and in float, times block `number` of the np panels at `panel`. */
 INLINE void block_joined(const uint8_t *row, const uint8_t *panel, const size_t next, const uint32_t number,
-                         const int np, VF acc[STREAM_ROWS][NV_MOST]) {
-    const uint8_t *p = panel + (size_t)(number / 2) * JOINED_BYTES;
-    const int32_t start = row_int(row, AT_START_4, 1, 0);
-    const VF as = v_set(row_float(row, AT_SCALE, 1, 0));
+                         const int np, const enum form form, VF acc[STREAM_ROWS][NV_MOST]) {
+    const uint8_t *p = panel + joined_at(form, number),
+                  *group = panel + joined_at(form, number / joined_group(form) * joined_group(form));
+    const int32_t start = form == FORM_4 ? row_int(row, AT_START_4, 1, 0) : 0;
+    const VF as = v_set(row_float(row, AT_SCALE, 1, 0)), am = v_set(row_float(row, AT_SCALED_SUM, 1, 0) * 8);
     VI sum[STREAM_ROWS][NV_MOST];
     UNROLL
     for (int v = 0; v < np * VPP; v++)
         sum[0][v] = START_4(start);
-    dots_4(row, p + 64 + number % 2 * 256, next, 1, np, sum);
+    dots_4(row, p + joined_head(form) + number % 2 * 256, next, 1, np, sum);
     UNROLL
     for (int v = 0; v < np * VPP; v++) {
-        const uint8_t *at = p + v / VPP * next + v % VPP * VW * 4;
-        VI s = vi_loadu(at);
-        s = vi_sar(number % 2 ? vi_shl(s, 16) : s, 16 + JOINED_SCALE);
-        acc[0][v] =
-            v_fma(v_int(END_4(sum[0][v], start)), v_mul(v_mul(v_int(s), joined_unit(at)), as), acc[0][v]);
+        const size_t at = v / VPP * next;
+        VF scale = v_mul(joined_one(joined_pair(p + at, form, 0, v % VPP), number),
+                         joined_unit(group + at, form, 0, v % VPP));
+        acc[0][v] = v_fma(v_int(END_4(sum[0][v], start)), v_mul(scale, as), acc[0][v]);
+        if (form == FORM_4)
+            continue;
+        VF min = v_mul(joined_one(joined_pair(p + at, form, 1, v % VPP), number),
+                       joined_unit(group + at, form, 1, v % VPP));
+        acc[0][v] = v_fma(min, am, acc[0][v]);
     }
 }
