@@ -43,6 +43,8 @@
     _mm256_castsi256_ps( \
         _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)))
 #define v_int(x) _mm256_cvtepi32_ps(x)
+#define V_POWER(x) (x)
+#define V_TIMES(x, power) _mm256_mul_ps(x, power)
 #define vi_zero() _mm256_setzero_si256()
 #define vi_set8(x) _mm256_set1_epi8(x)
 #define vi_set32(x) _mm256_set1_epi32(x)
@@ -59,6 +61,9 @@
 #define vi_sar(a, n) _mm256_srai_epi32(a, n)
 #define vi_sar16(a, n) _mm256_srai_epi16(a, n)
 #define vi_add(a, b) _mm256_add_epi32(a, b)
+#define vi_add8(a, b) _mm256_add_epi8(a, b)
+#define vi_table(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define vi_look(table, i) _mm256_shuffle_epi8(table, i)
 #define vi_add16(a, b) _mm256_add_epi16(a, b)
 #define vi_mul15(a, b) _mm256_mulhrs_epi16(a, b)
 
@@ -74,6 +79,12 @@
 /* 8-bit codes become signed; |w| times q with w's sign stays below 2 * 128 * 127, which 16 bits hold. */
 #define START_8(start) vi_zero()
 #define DOT_8(sum, w, q) dot_8(sum, w, q)
+/* Codes of FP4 and their offset of 12 are as short as 4-bit ones. */
+#define FP4_OFFSET 12
+#define START_FP4(start_8) _mm256_set1_epi32((start_8) / 32 * 3)
+#define DOT_FP4(sum, low, q0, high, q1) \
+    _mm256_add_epi32(                   \
+        sum, _mm256_madd_epi16(DOT_4(_mm256_setzero_si256(), low, q0, high, q1), _mm256_set1_epi16(1)))
 #define DOT_8_PEAK(sum, y) _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(y, y), y))
 #define V_BF16_PEAK(f, y, x) v_fma(x, x, f)
 #define DOT_BF16(sum, w, x) ((void)(w), (void)(x), (sum)) /* never: pairs() says no */

@@ -24,14 +24,18 @@ enum form {
     FORM_4, /* f16 scale[16], 256 bytes of 4-bit codes: (code - 8) * scale            Q4_0; x86: x86_joined.inc.h */
     FORM_4M, /* f16 scale[16], f16 min[16], 256: code * scale + min                    Q4_1 */
     FORM_4K, /* every 8 blocks f16 d[16], f16 dmin[16]; u8 s[16], u8 m[16], 256: code * d * s - dmin * m   Q4_K */
-    FORM_8,  /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
-    FORM_8M, /* f32 scale[16], f32 min[16], 512: (code - 128) * scale + min            Q5_1, Q5_K */
-    FORM_8S, /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q3_K, Q6_K, IQ4_XS, MXFP4 */
+    FORM_4E,  /* bf16 scale[16], powers of two, 256: fp4_codes[code] * scale                  MXFP4 */
+    FORM_8,   /* f16 scale[16], 512 bytes of codes: (code - 128) * scale                Q8_0, Q5_0, IQ4_NL */
+    FORM_8M,  /* f32 scale[16], f32 min[16], 512: (code - 128) * scale + min            Q5_1, Q5_K */
+    FORM_8S,  /* twice f32 scale[16], 256: (code - 128) * scale, 16 inputs each          Q3_K, Q6_K, IQ4_XS */
     FORM_8SM, /* twice f32 scale[16], f32 min[16], 256: the same + min                   Q2_K */
     FORM_F32, /* f32 [32][16]: inputs by outputs             F32, and decoded: any format not named */
     FORM_F16,
     FORM_BF16 /* bf16 [16 pairs of inputs][16 outputs][2]: as the processors' products of pairs take them */
 };
+
+/* Twice the values of FP4 (OCP Microscaling 1.0), of which FORM_4E has half the scale. */
+static const int8_t fp4_codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /* Bytes of a panel's block; FORM_4K has SUPER_BYTES more in front of every eight. */
 enum { SUPER_BYTES = 64 };
@@ -39,6 +43,7 @@ static inline size_t form_block_bytes(enum form f) {
     switch (f) {
     case FORM_4:
     case FORM_4K:
+    case FORM_4E:
         return 288;
     case FORM_4M:
         return 320;

@@ -33,11 +33,11 @@ INLINE int32x4_t int8_peak(int32x4_t sum, int8x16_t x);
 /* ---- forms ---- */
 
 INLINE bool has_nibbles(const enum form form) {
-    return form == FORM_4 || form == FORM_4M || form == FORM_4K;
+    return form == FORM_4 || form == FORM_4M || form == FORM_4K || form == FORM_4E;
 }
 
 INLINE bool has_min(const enum form form) {
-    return form != FORM_4 && form != FORM_8 && form != FORM_8S;
+    return form == FORM_4M || form == FORM_4K || form == FORM_8M || form == FORM_8SM;
 }
 
 /* A block is one or two parts: `head` bytes of scales and minimums, then codes. */
@@ -176,11 +176,13 @@ INLINE void octet_scales(const uint8_t *p, const int octet, const enum form form
         min[1] = vnegq_f32(vmulq_f32(dmin[1], vcvtq_f32_u32(vmovl_high_u16(m))));
         return;
     }
-    const int wide = form == FORM_4 || form == FORM_4M || form == FORM_8 ? 2 : 4;
+    const int wide = has_nibbles(form) || form == FORM_8 ? 2 : 4;
     UNROLL
     for (int c = 0; c < 2; c++) {
         const uint8_t *at = p + (octet * OCTET + c * 4) * wide;
-        scale[c] = wide == 2 ? f16x4(at) : vld1q_f32((const float *)(const void *)at);
+        scale[c] = form == FORM_4E ? bf16x4(at)
+                   : wide == 2     ? f16x4(at)
+                                   : vld1q_f32((const float *)(const void *)at);
         if (form == FORM_4)
             scale[c] = vmulq_n_f32(scale[c], 1.0f / 16); /* octet_codes */
         if (has_min(form))
@@ -198,6 +200,10 @@ INLINE void octet_codes(const uint8_t *p, const int j, const enum form form, int
         if (form == FORM_4) {
             w[2 * c] = vreinterpretq_s8_u8(vshlq_n_u8(x, 4));
             w[2 * c + 1] = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(0xf0)));
+        } else if (form == FORM_4E) {
+            const int8x16_t codes = vld1q_s8(fp4_codes);
+            w[2 * c] = vqtbl1q_s8(codes, vandq_u8(x, vdupq_n_u8(15)));
+            w[2 * c + 1] = vqtbl1q_s8(codes, vshrq_n_u8(x, 4));
         } else if (has_nibbles(form)) {
             w[2 * c] = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(15)));
             w[2 * c + 1] = vreinterpretq_s8_u8(vshrq_n_u8(x, 4));
@@ -474,6 +480,7 @@ INLINE void tile_float(const struct tile *t, const int nr, const enum form form)
 CODES(FORM_4)
 CODES(FORM_4M)
 CODES(FORM_4K)
+CODES(FORM_4E)
 CODES(FORM_8)
 CODES(FORM_8M)
 CODES(FORM_8S)
@@ -486,9 +493,9 @@ static const struct {
     void (*tile[TILE_ROWS])(const struct tile *t); /* by rows less one */
     void (*further)(const struct tile *t, uint32_t r, uint32_t panel, float *out);
 } tile_table[] = {
-    CODES_ROW(FORM_4),    CODES_ROW(FORM_4M),    CODES_ROW(FORM_4K),  CODES_ROW(FORM_8),
-    CODES_ROW(FORM_8M),   CODES_ROW(FORM_8S),    CODES_ROW(FORM_8SM), FLOATS_ROW(FORM_F32),
-    FLOATS_ROW(FORM_F16), FLOATS_ROW(FORM_BF16),
+    CODES_ROW(FORM_4),    CODES_ROW(FORM_4M),   CODES_ROW(FORM_4K),    CODES_ROW(FORM_4E),
+    CODES_ROW(FORM_8),    CODES_ROW(FORM_8M),   CODES_ROW(FORM_8S),    CODES_ROW(FORM_8SM),
+    FLOATS_ROW(FORM_F32), FLOATS_ROW(FORM_F16), FLOATS_ROW(FORM_BF16),
 };
 
 static void tile(const struct tile *t) {

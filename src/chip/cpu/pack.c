@@ -33,8 +33,9 @@ enum form form_of(const struct format *f) {
     case FORMAT_Q3_K:
     case FORMAT_Q6_K:
     case FORMAT_IQ4_XS:
-    case FORMAT_MXFP4:
         return FORM_8S;
+    case FORMAT_MXFP4:
+        return FORM_4E;
     case FORMAT_Q2_K:
         return FORM_8SM;
     default:
@@ -51,7 +52,7 @@ static uint16_t f16_at(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
-static void put_f16(uint8_t *out, uint32_t col, uint16_t v) {
+static void put_16(uint8_t *out, uint32_t col, uint16_t v) {
     memcpy(out + 2 * col, &v, sizeof v);
 }
 
@@ -82,18 +83,29 @@ static void pack_4(const struct chip_matrix *m, const uint8_t *row, uint32_t col
     uint8_t code[BLOCK];
     bool min = m->form == FORM_4M;
     for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += min ? 20 : 18, out += min ? 320 : 288) {
-        put_f16(out, col, f16_at(row));
+        put_16(out, col, f16_at(row));
         if (min)
-            put_f16(out + 32, col, f16_at(row + 2));
+            put_16(out + 32, col, f16_at(row + 2));
         nibbles(row + (min ? 4 : 2), code);
         put_4(out + (min ? 64 : 32), col, code);
     }
 }
 
+static void pack_4e(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
+    uint8_t code[BLOCK];
+    for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += 17, out += 288) {
+        struct format_split s;
+        m->format->split(row, &s);
+        put_16(out, col, format_f32_to_bf16(s.scale[0]));
+        nibbles(row + 1, code);
+        put_4(out + 32, col, code);
+    }
+}
+
 static void pack_4k(const struct chip_matrix *m, const uint8_t *row, uint32_t col, uint8_t *out) {
     for (uint32_t s = 0; s < m->inputs / 256; s++, row += 144) {
-        put_f16(out, col, f16_at(row));
-        put_f16(out + 32, col, f16_at(row + 2));
+        put_16(out, col, f16_at(row));
+        put_16(out + 32, col, f16_at(row + 2));
         out += 64;
         const uint8_t *sc = row + 4, *q = row + 16;
         for (uint32_t j = 0; j < 8; j++, out += 288) {
@@ -113,7 +125,7 @@ static void pack_8(const struct chip_matrix *m, const uint8_t *row, uint32_t col
     uint8_t code[BLOCK];
     for (uint32_t b = 0; b < m->inputs / BLOCK; b++, row += m->format->bytes, out += 544) {
         m->format->split(row, &s);
-        put_f16(out, col, f16_at(row));
+        put_16(out, col, f16_at(row));
         for (int i = 0; i < BLOCK; i++)
             code[i] = (uint8_t)(s.code[i] + 128);
         put_8(out + 32, col, code, BLOCK);
@@ -165,6 +177,9 @@ int pack_panel(const struct chip_matrix *m, uint32_t panel, uint8_t *out) {
             break;
         case FORM_4K:
             pack_4k(m, row, col, out);
+            break;
+        case FORM_4E:
+            pack_4e(m, row, col, out);
             break;
         case FORM_8:
             pack_8(m, row, col, out);

@@ -1,6 +1,6 @@
 /* The kernels of the x86 tables, written once over vectors of VW floats. avx2.c and avx512.c define the vector's words (VF, VI, v_...) and include
  * this. A panel is VPP vectors wide. Each output is summed block by block: exact int32 inside a block, then one multiply-add with the product of
- * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. Blocks of 4-bit codes are
+ * the scales (and one for the minimum), in that order in every tile, so that a row's bits never depend on its neighbours. Blocks of some forms are
  * joined by twos (x86_joined.inc.h), in every tile alike too. */
 #include "chip/cpu/unroll.h"
 
@@ -148,8 +148,9 @@ INLINE void tile_expect(const struct tile *t, const int nr, const int np) {
 
 /* sum += rows' codes times 4-bit codes of np panels. */
 INLINE void dots_4(const uint8_t *rows, const uint8_t *codes, const size_t next, const int nr, const int np,
-                   VI sum[STREAM_ROWS][NV_MOST]) {
+                   const enum form form, VI sum[STREAM_ROWS][NV_MOST]) {
     const int nv = np * VPP;
+    const VI fp4 = vi_add8(vi_table(fp4_codes), vi_set8(FP4_OFFSET));
     UNROLL
     for (int j = 0; j < 4; j++) {
         VI low[NV_MOST], high[NV_MOST];
@@ -158,6 +159,10 @@ INLINE void dots_4(const uint8_t *rows, const uint8_t *codes, const size_t next,
             VI w = vi_loadu(codes + v / VPP * next + j * 64 + v % VPP * VW * 4);
             low[v] = vi_and(w, vi_set8(15));
             high[v] = vi_and(vi_shr4(w), vi_set8(15));
+            if (form == FORM_4E) {
+                low[v] = vi_look(fp4, low[v]);
+                high[v] = vi_look(fp4, high[v]);
+            }
         }
         UNROLL
         for (int i = 0; i < nr; i++) {
@@ -165,8 +170,33 @@ INLINE void dots_4(const uint8_t *rows, const uint8_t *codes, const size_t next,
             VI q0 = vi_set32(load_i32(q)), q1 = vi_set32(load_i32(q + 4));
             UNROLL
             for (int v = 0; v < nv; v++)
-                sum[i][v] = DOT_4(sum[i][v], low[v], q0, high[v], q1);
+                sum[i][v] = form == FORM_4E ? DOT_FP4(sum[i][v], low[v], q0, high[v], q1)
+                                            : DOT_4(sum[i][v], low[v], q0, high[v], q1);
         }
+    }
+}
+
+/* FORM_4E: acc += one block of rows times the block of weights at p, of np panels. Powers of two multiply without a multiplication where the table can. */
+INLINE void block_4e(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
+                     VF acc[STREAM_ROWS][NV_MOST]) {
+    const int nv = np * VPP;
+    VI sum[STREAM_ROWS][NV_MOST];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        sum[i][v] = START_FP4(row_int(rows, AT_START_8, nr, i));
+    dots_4(rows, p + 2 * PANEL, next, nr, np, FORM_4E, sum);
+    VF power[NV_MOST];
+    UNROLL
+    for (int v = 0; v < nv; v++)
+        power[v] = V_POWER(v_bf16(p + v / VPP * next + v % VPP * VW * 2));
+    UNROLL
+    for (int i = 0; i < nr; i++) {
+        VF as = v_set(row_float(rows, AT_SCALE, nr, i));
+        UNROLL
+        for (int v = 0; v < nv; v++)
+            acc[i][v] = v_fma(V_TIMES(v_int(sum[i][v]), power[v]), as, acc[i][v]);
     }
 }
 
@@ -224,6 +254,14 @@ INLINE void block_8(const uint8_t *rows, const uint8_t *p, const size_t next, co
     }
 }
 
+INLINE void block_multiply(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr,
+                           const int np, const enum form form, VF acc[STREAM_ROWS][NV_MOST]) {
+    if (form == FORM_4E)
+        block_4e(rows, p, next, nr, np, acc);
+    else
+        block_8(rows, p, next, nr, np, form, acc);
+}
+
 INLINE void tile_codes(const struct tile *t, const int nr, const int np, const enum form form) {
     const size_t next = t->w->panel_bytes;
     const uint32_t blocks = t->a->blocks;
@@ -237,7 +275,7 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     for (uint32_t b = 0; b < blocks; b++) {
         if (tile_turn(t, &left))
             tile_prefetch(t, p, np, step);
-        block_8(rows, p, next, nr, np, form, acc);
+        block_multiply(rows, p, next, nr, np, form, acc);
         p += step;
         rows += nr * ROW_BYTES;
     }
@@ -260,7 +298,7 @@ INLINE void further_codes(const struct tile *t, uint32_t i, const int np, const 
         if (form_joined(form))
             block_joined(at->block, panel, next, at->number, np, form, acc);
         else
-            block_8(at->block, panel + at->number * form_block_bytes(form), next, 1, np, form, acc);
+            block_multiply(at->block, panel + at->number * form_block_bytes(form), next, 1, np, form, acc);
     UNROLL
     for (int v = 0; v < np * VPP; v++)
         v_storeu(out + v * VW, acc[0][v]);
@@ -367,6 +405,7 @@ INLINE void tile_bf16(const struct tile *t, const int nr, const int np, const en
 TILES_OF(tile_joined, FORM_4)
 TILES_OF(tile_joined, FORM_4M)
 TILES_OF(tile_joined, FORM_4K)
+TILES_OF(tile_codes, FORM_4E)
 TILES_OF(tile_codes, FORM_8)
 TILES_OF(tile_codes, FORM_8M)
 TILES_OF(tile_codes, FORM_8S)
@@ -376,11 +415,12 @@ TILES_OF(tile_float, FORM_F16)
 TILES_OF(tile_bf16, FORM_BF16)
 
 static void (*const tile_table[][STREAM_ROWS + (MOST_TILE_PANELS - 1) * TILE_ROWS])(const struct tile *) = {
-    [FORM_4] = TILE_ROW(tile_joined, FORM_4),    [FORM_4M] = TILE_ROW(tile_joined, FORM_4M),
-    [FORM_4K] = TILE_ROW(tile_joined, FORM_4K),  [FORM_8] = TILE_ROW(tile_codes, FORM_8),
-    [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),   [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),
-    [FORM_8SM] = TILE_ROW(tile_codes, FORM_8SM), [FORM_F32] = TILE_ROW(tile_float, FORM_F32),
-    [FORM_F16] = TILE_ROW(tile_float, FORM_F16), [FORM_BF16] = TILE_ROW(tile_bf16, FORM_BF16),
+    [FORM_4] = TILE_ROW(tile_joined, FORM_4),     [FORM_4M] = TILE_ROW(tile_joined, FORM_4M),
+    [FORM_4K] = TILE_ROW(tile_joined, FORM_4K),   [FORM_4E] = TILE_ROW(tile_codes, FORM_4E),
+    [FORM_8] = TILE_ROW(tile_codes, FORM_8),      [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),
+    [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),    [FORM_8SM] = TILE_ROW(tile_codes, FORM_8SM),
+    [FORM_F32] = TILE_ROW(tile_float, FORM_F32),  [FORM_F16] = TILE_ROW(tile_float, FORM_F16),
+    [FORM_BF16] = TILE_ROW(tile_bf16, FORM_BF16),
 };
 
 #define FURTHER(FORM)                                              \
@@ -393,15 +433,16 @@ static void (*const tile_table[][STREAM_ROWS + (MOST_TILE_PANELS - 1) * TILE_ROW
 FURTHER(FORM_4)
 FURTHER(FORM_4M)
 FURTHER(FORM_4K)
+FURTHER(FORM_4E)
 FURTHER(FORM_8)
 FURTHER(FORM_8M)
 FURTHER(FORM_8S)
 FURTHER(FORM_8SM)
 
 static void (*const further_table[])(const struct tile *, uint32_t) = {
-    [FORM_4] = further_FORM_4,     [FORM_4M] = further_FORM_4M, [FORM_4K] = further_FORM_4K,
-    [FORM_8] = further_FORM_8,     [FORM_8M] = further_FORM_8M, [FORM_8S] = further_FORM_8S,
-    [FORM_8SM] = further_FORM_8SM, [FORM_BF16] = NULL,
+    [FORM_4] = further_FORM_4,   [FORM_4M] = further_FORM_4M,   [FORM_4K] = further_FORM_4K,
+    [FORM_4E] = further_FORM_4E, [FORM_8] = further_FORM_8,     [FORM_8M] = further_FORM_8M,
+    [FORM_8S] = further_FORM_8S, [FORM_8SM] = further_FORM_8SM, [FORM_BF16] = NULL,
 };
 
 static void tile(const struct tile *t) {

@@ -176,7 +176,7 @@ INLINE void multiply_joined(const struct tile *t, const uint8_t *rows, const uin
         UNROLL
     for (int v = 0; v < nv; v++)
         sum[i][v] = START_4(row_int(rows, AT_START_4, nr, i));
-    dots_4(rows, p + head, next, nr, np, sum);
+    dots_4(rows, p + head, next, nr, np, form, sum);
     UNROLL
     for (int i = 0; i < nr; i++)
         UNROLL
@@ -185,7 +185,7 @@ INLINE void multiply_joined(const struct tile *t, const uint8_t *rows, const uin
             JOIN(held[i][v], sum[i][v], row_int(rows, AT_START_4, nr, i), row_int(second, AT_START_4, nr, i));
     if (ask)
         tile_prefetch(t, p + head + 256, np, 256);
-    dots_4(second, p + head + 256, next, nr, np, sum);
+    dots_4(second, p + head + 256, next, nr, np, form, sum);
     UNROLL
     for (int v = 0; v < nv; v++)
         scale[v] = joined_pair(p + v / VPP * next, form, 0, v % VPP);
@@ -301,7 +301,7 @@ INLINE void block_joined(const uint8_t *row, const uint8_t *panel, const size_t 
     UNROLL
     for (int v = 0; v < np * VPP; v++)
         sum[0][v] = START_4(start);
-    dots_4(row, p + joined_head(form) + number % 2 * 256, next, 1, np, sum);
+    dots_4(row, p + joined_head(form) + number % 2 * 256, next, 1, np, form, sum);
     UNROLL
     for (int v = 0; v < np * VPP; v++) {
         const size_t at = v / VPP * next;
