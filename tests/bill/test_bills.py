@@ -14,7 +14,7 @@ import urllib.request
 from fractions import Fraction
 
 import pytest
-from server import SMOL, free_port
+from server import SMOL, held_port
 
 PROGRAM, MAKE = os.environ["UNKAI_PROGRAM"], os.environ["UNKAI_MAKE_MONTHS"]
 COIN = {"JPY": Fraction(1), "EUR": Fraction(1, 100)}
@@ -312,7 +312,7 @@ def test_payments_over_http(tmp_path):
     b = owing(tmp_path)
     number = next(i["number"] for i in b.json("invoice", "list", "acme") if i["month"] == "2024-03")
     key, reader = (b.json("admin", "key", "create", role, "--role", role)["key"] for role in ("billing", "read-only"))
-    port = free_port()
+    held, port = held_port()
     process = subprocess.Popen([PROGRAM, "serve", "--listen", f"127.0.0.1:{port}", "--model", f"smol={SMOL}"], env={**os.environ, "UNKAI_HOME": str(b.home)},
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
@@ -322,7 +322,7 @@ def test_payments_over_http(tmp_path):
         def call(path, body=None, who=key):
             request = urllib.request.Request(f"http://127.0.0.1:{port}/admin/v1{path}", None if body is None else json.dumps(body).encode(), {"Authorization": f"Bearer {who}"})
             try:
-                with urllib.request.urlopen(request, timeout=20) as answer:
+                with urllib.request.urlopen(request, timeout=120) as answer:
                     return answer.status, json.load(answer)
             except urllib.error.HTTPError as error:
                 return error.code, json.load(error)
@@ -342,6 +342,7 @@ def test_payments_over_http(tmp_path):
     finally:
         process.terminate()
         process.communicate()
+        held.close()
     check_payments(b)
 
 
