@@ -413,13 +413,14 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
              : h->tenant == NULL        ? error_set(e, ERR_AUTH, "the tenant is gone")
              : c->shared == NULL        ? decide_now(c, h, e)
                                         : 0;
+    bool told = h->told;
     if (rc == 0) {
         c->undurable++;
         h->fence = shared_fence(c);
         journal_put(c, &h->placed);
     }
     pthread_mutex_unlock(&c->lock);
-    if (h->told)
+    if (told)
         courier_ring(c);
     if (rc != 0) {
         if (a->rates != NULL)

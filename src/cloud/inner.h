@@ -207,8 +207,8 @@ struct cloud {
     int64_t next_expiry;
     struct tenant *touched;
     struct key *touched_keys;
-    struct shared *shared; /* NULL: nobody else has these books */
-    int64_t silence;       /* after which a node is taken for gone */
+    struct shared *shared;   /* NULL: nobody else has these books */
+    _Atomic int64_t silence; /* after which a node is taken for gone */
     struct revenue *revenues;
     struct tally *spare_tallies;
     struct control *control;

@@ -7,15 +7,19 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* cloud_admit, and waits until it is decided. */
+/* Waits until it is decided. */
+static inline int books_granted(struct hold **h, struct error *e) {
+    int rc;
+    while ((rc = cloud_granted(h, NULL, NULL, e)) == 1)
+        usleep(50);
+    return rc;
+}
+
+/* cloud_admit, and waits. */
 static inline int books_admit(struct cloud *c, const struct admission *a, struct hold **out,
                               struct error *e) {
     int rc = cloud_admit(c, a, out, e);
-    if (rc != 0)
-        return rc;
-    while ((rc = cloud_granted(out, a->rates, NULL, e)) == 1)
-        usleep(50);
-    return rc;
+    return rc != 0 ? rc : books_granted(out, e);
 }
 
 /* cloud_settle, and what the transfer that it made was of; -1: there is none. */

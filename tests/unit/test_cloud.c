@@ -208,14 +208,22 @@ static void test_operations(void **state) {
 
 /* ---- requests ---- */
 
-static struct hold *admit_for(struct cloud *c, int64_t tenant, const char *id, uint64_t prompt, uint64_t most,
-                              struct error *e) {
+static struct hold *ask_for(struct cloud *c, int64_t tenant, const char *id, uint64_t prompt, uint64_t most,
+                            struct error *e) {
     struct identity who = {.tenant = tenant, .key = 1, .account = (uint64_t)tenant, .weight = 1};
     struct admission a = {
         .who = &who, .model = STR("m"), .prompt_tokens = prompt, .max_completion_tokens = most};
     struct hold *h = NULL;
     snprintf(a.request_id, sizeof a.request_id, "%s", id);
-    books_admit(c, &a, &h, e);
+    cloud_admit(c, &a, &h, e);
+    return h;
+}
+
+static struct hold *admit_for(struct cloud *c, int64_t tenant, const char *id, uint64_t prompt, uint64_t most,
+                              struct error *e) {
+    struct hold *h = ask_for(c, tenant, id, prompt, most, e);
+    if (h != NULL)
+        books_granted(&h, e);
     return h;
 }
 
@@ -403,12 +411,12 @@ static void *sell(void *context) {
     char id[32];
     for (int i = 0, last = -1; i <= last || last < 0; i++) {
         struct settlement done = {.completion_tokens = (uint64_t)i % 3, .outcome = OUTCOME_DONE};
-        if (h[i % OPEN] != NULL)
+        if (h[i % OPEN] != NULL && books_granted(&h[i % OPEN], &e) == 0)
             cloud_settle(h[i % OPEN], &done);
         snprintf(id, sizeof id, "v%06d", i);
         if (last < 0 && i >= MANY && atomic_load(&s->enough))
             last = i + OPEN - 1;
-        h[i % OPEN] = last < 0 ? admit(s->c, id, 1, 2, &e) : NULL;
+        h[i % OPEN] = last < 0 ? ask_for(s->c, 1, id, 1, 2, &e) : NULL;
         if (i >= MANY || i % 1000 == 0) /* then more slowly than they are verified */
             usleep(1000);
     }
