@@ -83,7 +83,7 @@ class Stub:
     def ask(self, operation):
         """An operation of the books, by the server that has them open."""
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(60)
+            s.settimeout(300)
             s.connect(str(self.home / "control.sock"))
             s.sendall(json.dumps(operation).encode() + b"\n")
             data = b""
@@ -107,13 +107,13 @@ class Stub:
 
     def settled(self):
         """Wait until no request is open."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while self.metric("ledger_open_holds") or self.metric("ledger_queue"):
             assert time.monotonic() < end, "a hold stays open"
             time.sleep(0.02)
 
     def metric(self, name):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         c.request("GET", "/metrics")
         lines = c.getresponse().read().decode().splitlines()
         c.close()
@@ -127,7 +127,7 @@ class Stub:
                 f"Content-Length: {len(data)}\r\n\r\n").encode() + data
 
     def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def exchange(self, request):
         """All that comes back until the end, however that comes: status (None: there was no head), headers as text, body."""

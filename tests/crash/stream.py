@@ -18,7 +18,7 @@ def read_stream(server, key, received, i, last=None):
                        "logprobs": 0}).encode()
     data = b""
     try:
-        with server.connect(timeout=60) as s:
+        with server.connect(timeout=300) as s:
             s.sendall(server.head(key=key, more=f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n") + body)
             while piece := s.recv(65536):
                 data += piece
