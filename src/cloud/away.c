@@ -23,7 +23,7 @@ struct stray {
 struct away {
     int spool;
     int64_t next_try, since;
-    struct entry *flying; /* holds and settlements of the group whose commit was not answered */
+    struct entry *flying; /* settlements of the group whose commit was not answered */
     struct entry *kept;   /* those behind it */
     struct entry **last;
     struct stray *strays;
@@ -193,11 +193,30 @@ static int settle_strays(struct cloud *c, struct error *e) {
     return rc;
 }
 
-static int write_all(struct cloud *c, bool committed, struct error *e) {
+/* Was the group written whose first settlement this is? Its request's row tells. The number of its transaction would not: a server that crashed gives out again what it has forgotten. */
+static int is_written(struct cloud *c, struct entry *first, bool *written, struct error *e) {
+    struct query *q;
+    *written = false;
+    if (first == NULL)
+        return 0;
+    int rc = store_query(c->store, &q, "SELECT 1 FROM request WHERE id = $1 AND state <> 'open'", e);
+    if (rc != 0)
+        return rc;
+    query_text(q, 1, str_from(journal_hold(first)->id));
+    rc = query_step(q, e);
+    *written = rc > 0;
+    return rc > 0 ? query_run(q, e) : rc;
+}
+
+static int write_all(struct cloud *c, struct error *e) {
     struct away *a = c->away;
     char path[4200];
+    bool written;
+    int rc = is_written(c, a->flying, &written, e);
+    if (rc != 0)
+        return rc;
     forget_ended(a);
-    if (committed) {
+    if (written) {
         let_go(c, a->flying);
         a->flying = NULL;
     }
@@ -207,8 +226,7 @@ static int write_all(struct cloud *c, bool committed, struct error *e) {
     *end = a->kept;
     a->kept = NULL;
     a->last = &a->kept;
-    int rc = settle_strays(c, e);
-    if (rc != 0 || (rc = journal_write(c, a->flying, a->behind, e)) != 0)
+    if ((rc = settle_strays(c, e)) != 0 || (rc = journal_write(c, a->flying, a->behind, e)) != 0)
         return rc;
     shared_was_away(c);
     spool_path(c, path);
@@ -224,13 +242,12 @@ static int write_all(struct cloud *c, bool committed, struct error *e) {
 
 int away_try(struct cloud *c, struct error *e) {
     struct away *a = c->away;
-    bool committed = false;
     int64_t now = clock_mono_ns();
     if (now < a->next_try)
         return 0;
-    int rc = store_reconnect(c->store, &committed, e);
+    int rc = store_reconnect(c->store, e);
     if (rc == 0)
-        rc = write_all(c, committed, e);
+        rc = write_all(c, e);
     if (rc == ERR_UNAVAILABLE)
         a->next_try = now + (int64_t)TRY_EVERY_MS * 1000000;
     return rc > 0 || rc == ERR_UNAVAILABLE ? 0 : rc;

@@ -10,7 +10,7 @@ struct driver {
     int (*begin_reading)(struct store *s, struct error *e);
     int (*commit)(struct store *s, struct error *e);
     void (*rollback)(struct store *s);
-    int (*reconnect)(struct store *s, bool *committed, struct error *e);
+    int (*reconnect)(struct store *s, struct error *e);
     int (*prepare)(struct store *s, struct query **out, const char *sql, struct error *e);
     void (*forget)(struct query *q); /* frees it */
     void (*reset)(struct query *q);  /* rows that were not read are dropped, parameters unbound */

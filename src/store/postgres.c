@@ -391,7 +391,7 @@ static int renumber(struct store *base, struct error *e) {
     return failed(s, e);
 }
 
-/* Which transaction it is must be known before its commit is sent: when no answer comes, that is what to ask for. */
+/* Which transaction it is must be known before its commit is sent: when no answer comes, its end is waited for. */
 static int name_transaction(struct postgres *s, struct error *e) {
     struct query *q;
     s->base.read = false;
@@ -435,9 +435,9 @@ static int64_t changed(struct query *base) {
     return s->rc == 0 ? s->changed : 0;
 }
 
-static int reconnect(struct store *base, bool *committed, struct error *e) {
+static int reconnect(struct store *base, struct error *e) {
     struct postgres *s = postgres_of(base);
-    int rc = postgres_reconnect(s, committed, e);
+    int rc = postgres_reconnect(s, e);
     if (rc != 0)
         return rc;
     store_forget(base); /* what was prepared was so on the old connection */

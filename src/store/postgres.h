@@ -26,7 +26,7 @@ struct postgres {
 /* Connect, refuse a server that would lose what it committed, bring the schema up to date, and leave the connection in pipeline mode. ERR_UNAVAILABLE. */
 int postgres_connect(struct postgres *s, struct error *e);
 /* The same in place of a connection that broke, without waiting: 1: under way. */
-int postgres_reconnect(struct postgres *s, bool *committed, struct error *e);
+int postgres_reconnect(struct postgres *s, struct error *e);
 /* The next result, after sending what is still to be sent; NULL: a statement's results end. A server from which nothing comes for 10 seconds is left, unless the store is patient. */
 PGresult *postgres_result(struct postgres *s);
 /* What a result that is an error says (NULL: the connection's own state). */

@@ -258,30 +258,27 @@ int postgres_connect(struct postgres *s, struct error *e) {
 
 /* ---- again ---- */
 
-/* What has become of the transaction whose commit was not answered. While its old connection lives that is not decided. A server that crashed may not know its number: then
- * nothing of it was durable. */
-static int ask_outcome(struct postgres *s, bool *committed, struct error *e) {
+/* While the old connection lives, the transaction whose commit was not answered may still be done. A number that the server does not know is of one that is over. */
+static int wait_until_over(struct postgres *s, struct error *e) {
     const char *const value[] = {s->committing};
-    *committed = false;
     if (s->committing[0] == 0)
         return 0;
     PGresult *r =
         last_result(s, PQsendQueryParams(s->db, "SELECT coalesce(pg_xact_status($1::text::xid8), 'unknown')",
                                          1, NULL, value, NULL, NULL, 0));
     const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
-    bool future = state != NULL && strcmp(state, "22023") == 0;
-    int rc = PQresultStatus(r) == PGRES_TUPLES_OK || future ? 0 : postgres_fail(s, r, e);
-    const char *outcome = rc != 0 ? "" : future ? "aborted" : PQgetvalue(r, 0, 0);
-    *committed = strcmp(outcome, "committed") == 0;
-    if (rc == 0 && strcmp(outcome, "in progress") == 0)
-        rc = error_set(e, ERR_UNAVAILABLE, "the books' database is not done with the last transaction");
-    else if (rc == 0 && !*committed && strcmp(outcome, "aborted") != 0)
-        rc = error_set(e, ERR_CORRUPT, "the books' database does not know what became of a transaction");
+    int rc = 0;
+    if (PQresultStatus(r) == PGRES_TUPLES_OK) {
+        if (strcmp(PQgetvalue(r, 0, 0), "in progress") == 0)
+            rc = error_set(e, ERR_UNAVAILABLE, "the books' database is not done with the last transaction");
+    } else if (state == NULL || strcmp(state, "22023") != 0) {
+        rc = postgres_fail(s, r, e);
+    }
     PQclear(r);
     return rc;
 }
 
-static int take_over(struct postgres *s, bool *committed, struct error *e) {
+static int take_over(struct postgres *s, struct error *e) {
     PQfinish(s->db);
     s->db = s->next;
     s->next = NULL;
@@ -289,12 +286,12 @@ static int take_over(struct postgres *s, bool *committed, struct error *e) {
     if (rc == 0 &&
         be_in_company(s, 1, e) != 0) /* our old connection has it, or somebody else who found it free */
         rc = e->code = ERR_UNAVAILABLE;
-    if (rc == 0 && (rc = ask_outcome(s, committed, e)) == 0)
+    if (rc == 0 && (rc = wait_until_over(s, e)) == 0)
         rc = start_pipeline(s, e);
     return rc;
 }
 
-int postgres_reconnect(struct postgres *s, bool *committed, struct error *e) {
+int postgres_reconnect(struct postgres *s, struct error *e) {
     const char *const value[] = {s->url, "unkai", "UTF8", "5", "10", "3", "3", "20000", NULL};
     if (s->next == NULL) {
         s->next = PQconnectStartParams(option_names, value, 1);
@@ -303,7 +300,7 @@ int postgres_reconnect(struct postgres *s, bool *committed, struct error *e) {
     }
     PostgresPollingStatusType at = PQconnectPoll(s->next);
     if (at == PGRES_POLLING_OK)
-        return take_over(s, committed, e);
+        return take_over(s, e);
     if (at != PGRES_POLLING_FAILED && clock_mono_ns() < s->next_until)
         return 1;
     PQfinish(s->next);

@@ -166,7 +166,7 @@ static struct str column_text(struct query *q, int column) {
     return p != NULL ? (struct str){p, n} : (struct str){"", 0};
 }
 
-static int reconnect(struct store *s, bool *committed, struct error *e) {
+static int reconnect(struct store *s, struct error *e) {
     return error_set(e, ERR_INTERNAL, "a file does not go away");
 }
 

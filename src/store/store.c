@@ -59,8 +59,8 @@ bool store_wrote(const struct store *s) {
     return !s->read;
 }
 
-int store_reconnect(struct store *s, bool *committed, struct error *e) {
-    return s->driver->reconnect(s, committed, e);
+int store_reconnect(struct store *s, struct error *e) {
+    return s->driver->reconnect(s, e);
 }
 
 int store_query(struct store *s, struct query **out, const char *sql, struct error *e) {

@@ -33,9 +33,9 @@ int store_commit(struct store *s, struct error *e); /* durable when it returns 0
 void store_rollback(struct store *s);
 /* Had the transaction whose commit failed changed anything, as far as is known? */
 bool store_wrote(const struct store *s);
-/* After ERR_UNAVAILABLE: try to reach the server again, without waiting for it. 1: under way, ask again in a moment; 0: it is back, and *committed says whether the
- * transaction that was being committed when it went is; ERR_UNAVAILABLE: not yet; another error: it is back, and no good. */
-int store_reconnect(struct store *s, bool *committed, struct error *e);
+/* After ERR_UNAVAILABLE: try to reach the server again, without waiting for it. 1: under way, ask again in a moment; 0: it is back, and the transaction
+ * that was being committed when it went is done or undone, which its rows tell; ERR_UNAVAILABLE: not yet; another error: it is back, and no good. */
+int store_reconnect(struct store *s, struct error *e);
 
 /* sql must be a literal (it is known again by its address). The query is reset and unbound. ERR_IO. */
 int store_query(struct store *s, struct query **out, const char *sql, struct error *e);
