@@ -287,7 +287,7 @@ def test_chat_errors(server, change, param):
 def test_harmless_fields_are_ignored(server):
     more = {"tools": [], "functions": None, "response_format": {"type": "text"}, "service_tier": "auto", "x": {"y": 1}, "stop": None,
             "n": None, "temperature": None, "stream": False, "stream_options": None, "logit_bias": {}}
-    status, _, body = server.post({"model": "smol", "messages": ASK, "max_completion_tokens": 2, **more}, "/v1/chat/completions")
+    status, _, body = server.post({"model": "smol", "messages": ASK, "max_completion_tokens": 2, "ignore_eos": True, **more}, "/v1/chat/completions")
     assert status == 200 and json.loads(body)["usage"]["completion_tokens"] == 2
 
 

@@ -39,7 +39,7 @@ def test_full_disk():
         server.stop()
         server.start()
         assert server.raw(server.head("/health", "GET", key="") + b"\r\n")[0] == 200
-        assert server.post({"model": "smol", "prompt": "Hi", "max_tokens": 2})[0] == 200
+        assert server.post({"model": "smol", "prompt": "Hi", "max_tokens": 2, "ignore_eos": True})[0] == 200
         assert server.stop() == 0
         assert "balances" in server.unkai("ledger", "verify")
         usage = json.loads(server.unkai("usage", "one", "--json"))

@@ -226,10 +226,10 @@ def served():
     other = server.tenant("two", "1000")
     server.start()
     for i in range(24):
-        status, _, body = server.post({"model": "smol", "prompt": f"The number {i} is", "max_tokens": 8, "seed": i},
+        status, _, body = server.post({"model": "smol", "prompt": f"The number {i} is", "max_tokens": 8, "seed": i, "ignore_eos": True},
                                       key=other if i % 3 == 0 else None)
         assert status == 200, body
-    status, _, body = server.post({"model": "smol", "prompt": "A stream", "max_tokens": 64, "stream": True}, more="Connection: close\r\n")
+    status, _, body = server.post({"model": "smol", "prompt": "A stream", "max_tokens": 64, "ignore_eos": True, "stream": True}, more="Connection: close\r\n")
     assert status == 200
     server.stop()
     yield server
