@@ -60,7 +60,7 @@ class Away(Round):
     """The database goes, is away for a while, and comes back, under streams of which some end meanwhile and some later."""
 
     def __init__(self, server, database, number, seconds):
-        speed = 20 if seconds > 60 else 300
+        speed = min(300, int(7800 / (1 + 1.3 * seconds)))  # tokens a second, so that the longest fits the context
         super().__init__(server, number, [(int(speed * (1 + seconds * random.uniform(0.2, 1.3))), speed) for _ in range(STREAMS)])
         self.database, self.seconds = database, seconds
         self.refused = self.admitted = self.ended = 0
