@@ -59,6 +59,30 @@ static int read_name(struct cloud *c, char name[NODE_NAME_BYTES], struct error *
     return n > 0 ? 0 : error_set(e, ERR_IO, "%.300s: %s", path, strerror(errno));
 }
 
+/* A lock of the session, which ends with it; a server that was killed has it for a moment still. A data folder that was copied whole has the name, too. */
+static int hold_name(struct cloud *c, int tries, struct error *e) {
+    struct query *q;
+    bool held = false;
+    int rc = 0;
+    for (int i = 0; i < tries && rc == 0 && !held; i++) {
+        if (i > 0)
+            usleep(100000);
+        if ((rc = store_query(c->store, &q, "SELECT pg_try_advisory_lock(1970169699, hashtext($1))", e)) != 0)
+            return rc;
+        query_text(q, 1, str_from(c->shared->node));
+        if ((rc = query_step(q, e)) < 0)
+            return rc;
+        held = rc > 0 && query_column_int(q, 0) != 0;
+        rc = query_run(q, e);
+    }
+    return rc != 0 || held
+               ? rc
+               : error_set(e, ERR_CONFLICT,
+                           "another node runs under the name %s: if this data folder was copied from "
+                           "there, remove the file 'node' from it",
+                           c->shared->node);
+}
+
 int shared_create(struct cloud *c, struct error *e) {
     struct shared *s = c->shared = calloc(1, sizeof *s);
     if (s == NULL)
@@ -66,7 +90,8 @@ int shared_create(struct cloud *c, struct error *e) {
     s->turn = -1;
     c->silence = SILENT_S * second;
     c->ledger.shared = true;
-    return read_name(c, s->node, e);
+    int rc = read_name(c, s->node, e);
+    return rc != 0 ? rc : hold_name(c, 30, e);
 }
 
 const char *shared_node(const struct cloud *c) {
@@ -331,6 +356,9 @@ int shared_tick(struct cloud *c, struct error *e) {
 }
 
 void shared_was_away(struct cloud *c) {
+    struct error e = {0};
+    if (c->shared != NULL && hold_name(c, 1, &e) != 0)
+        log_warn("%s", e.text);
     for (struct neighbour *n = c->shared != NULL ? c->shared->neighbours : NULL; n != NULL; n = n->next)
         n->since = clock_mono_ns(); /* others may not have found the database again yet */
 }

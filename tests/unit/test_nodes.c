@@ -360,6 +360,11 @@ static void test_another_secret(void **state) {
     assert_int_equal(cloud_open(&c, third, NULL, NULL, &e), 0);
     on(0, "{'op':'node.list'}", "\"this\":false");
     cloud_close(c);
+    char command[200];
+    snprintf(command, sizeof command, "cp %s/node %s/node", home[0], third);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(cloud_open(&c, third, NULL, NULL, &e), ERR_CONFLICT);
+    assert_non_null(strstr(e.text, "remove the file 'node'"));
     books_place_remove(third);
 }
 
