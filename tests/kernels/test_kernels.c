@@ -255,17 +255,6 @@ struct joined_group {
 
 static struct joined_group joined_group_of(const struct format *f, const uint8_t *w, uint32_t n) {
     struct joined_group g = {.min_unit = 0};
-    if (f->id == FORMAT_Q4_K) {
-        const uint8_t *sc = w + 4;
-        format_by_id(FORMAT_F16)->decode(w, &g.scale_unit, 1);
-        format_by_id(FORMAT_F16)->decode(w + 2, &g.min_unit, 1);
-        g.min_unit = -g.min_unit;
-        for (int j = 0; j < 8; j++) {
-            g.scale[j] = j < 4 ? sc[j] & 63 : (sc[j + 4] & 15) | (sc[j - 4] >> 6) << 4;
-            g.min[j] = j < 4 ? sc[j + 4] & 63 : sc[j + 4] >> 4 | (sc[j] >> 6) << 4;
-        }
-        return g;
-    }
     g.scale_unit = joined_halves(w, f->bytes, n, g.scale);
     if (f->id == FORMAT_Q4_1)
         g.min_unit = joined_halves(w + 2, f->bytes, n, g.min);
@@ -276,11 +265,10 @@ static struct joined_group joined_group_of(const struct format *f, const uint8_t
  * times the codes' sums; in float from group to group. `w` is the output's row in the file. */
 static float joined_output(const struct format *f, const uint8_t *w, const struct joined_row *row,
                            uint32_t blocks) {
-    const uint32_t most = f->values == 256 ? 8 : 16;
     const int centre = f->id == FORMAT_Q4_0 ? 0 : 8;
     float total = 0;
-    for (uint32_t b = 0; b < blocks; b += most) {
-        uint32_t n = b + most < blocks ? most : blocks - b;
+    for (uint32_t b = 0; b < blocks; b += 16) {
+        uint32_t n = b + 16 < blocks ? 16 : blocks - b;
         const uint8_t *at = w + b * 32 / f->values * f->bytes;
         struct joined_group g = joined_group_of(f, at, n);
         int32_t sum = 0, minimums = 0;

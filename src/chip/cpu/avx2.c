@@ -29,6 +29,7 @@
 #define v_bf16(p)        \
     _mm256_castsi256_ps( \
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define v_u8(p) _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm256_add_ps(a, b)
 #define v_sub(a, b) _mm256_sub_ps(a, b)
 #define v_mul(a, b) _mm256_mul_ps(a, b)
@@ -51,7 +52,6 @@
 #define vi_loadu(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_storeu(p, x) _mm256_storeu_si256((__m256i *)(void *)(p), x)
 #define vi_wide8(p) _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
-#define vi_wide8u(p) _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_dot16(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
 #define vi_and(a, b) _mm256_and_si256(a, b)
 #define v_bits(x) _mm256_castsi256_ps(x)

@@ -39,6 +39,7 @@
 #define v_bf16(p)                          \
     _mm512_castsi512_ps(_mm512_slli_epi32( \
         _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define v_u8(p) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm512_add_ps(a, b)
 #define v_sub(a, b) _mm512_sub_ps(a, b)
 #define v_mul(a, b) _mm512_mul_ps(a, b)
@@ -60,7 +61,6 @@
 #define vi_loadu(p) _mm512_loadu_si512(p)
 #define vi_storeu(p, x) _mm512_storeu_si512(p, x)
 #define vi_wide8(p) _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
-#define vi_wide8u(p) _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define vi_dot16(sum, a, b) dot_16(sum, a, b)
 #define vi_and(a, b) _mm512_and_si512(a, b)
 #define v_bits(x) _mm512_castsi512_ps(x)

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PACKING_VERSION = 5, HEADER_BYTES = 4096 };
+enum { PACKING_VERSION = 6, HEADER_BYTES = 4096 };
 
 struct header {
     char magic[8];

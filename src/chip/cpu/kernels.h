@@ -67,7 +67,7 @@ static inline size_t form_block_bytes(enum form f) {
 
 /* Forms whose blocks the x86 tables join by twos (x86_joined.inc.h). */
 static inline bool form_joined(enum form f) {
-    return f == FORM_4 || f == FORM_4M || f == FORM_4K;
+    return f == FORM_4 || f == FORM_4M;
 }
 
 /* Of so many inputs; always even, since some tables take blocks by twos. The last may be beyond the inputs: zeros. */

@@ -146,6 +146,12 @@ INLINE void tile_expect(const struct tile *t, const int nr, const int np) {
         __builtin_prefetch(t->out + i * t->stride + j, 1);
 }
 
+/* Where block b of a panel begins: at its scales, for FORM_4K behind the superblock's. */
+INLINE const uint8_t *block_at(const struct tile *t, uint32_t panel, uint32_t b, const enum form form) {
+    size_t at = b * form_block_bytes(form) + (form == FORM_4K ? (b / 8 + 1) * SUPER_BYTES : 0);
+    return t->w->packed + panel * t->w->panel_bytes + at;
+}
+
 /* sum += rows' codes times 4-bit codes of np panels. */
 INLINE void dots_4(const uint8_t *rows, const uint8_t *codes, const size_t next, const int nr, const int np,
                    const enum form form, VI sum[STREAM_ROWS][NV_MOST]) {
@@ -173,6 +179,45 @@ INLINE void dots_4(const uint8_t *rows, const uint8_t *codes, const size_t next,
                 sum[i][v] = form == FORM_4E ? DOT_FP4(sum[i][v], low[v], q0, high[v], q1)
                                             : DOT_4(sum[i][v], low[v], q0, high[v], q1);
         }
+    }
+}
+
+/* FORM_4K: acc += one block of rows times the block of weights at p, of np panels, whose superblock has the scales d and dmin. */
+INLINE void block_4k(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr, const int np,
+                     const VF *d, const VF *dmin, VF acc[STREAM_ROWS][NV_MOST]) {
+    const int nv = np * VPP;
+    VI sum[STREAM_ROWS][NV_MOST];
+    UNROLL
+    for (int i = 0; i < nr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        sum[i][v] = vi_zero();
+    dots_4(rows, p + 2 * PANEL, next, nr, np, FORM_4K, sum);
+    VF scale[NV_MOST], min[NV_MOST];
+    UNROLL
+    for (int v = 0; v < nv; v++) {
+        const uint8_t *s = p + v / VPP * next;
+        scale[v] = v_mul(d[v], v_u8(s + v % VPP * VW));
+        min[v] = v_sub(v_zero(), v_mul(dmin[v], v_u8(s + PANEL + v % VPP * VW)));
+    }
+    UNROLL
+    for (int i = 0; i < nr; i++) {
+        VF as = v_set(row_float(rows, AT_SCALE, nr, i)), am = v_set(row_float(rows, AT_SCALED_SUM, nr, i));
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            acc[i][v] = v_fma(v_int(END_4(sum[i][v], 0)), v_mul(scale[v], as), acc[i][v]);
+            acc[i][v] = v_fma(min[v], am, acc[i][v]);
+        }
+    }
+}
+
+/* FORM_4K: the scales of the superblock whose first block is at p. */
+INLINE void super_4(const uint8_t *p, const size_t next, const int np, VF *d, VF *dmin) {
+    UNROLL
+    for (int v = 0; v < np * VPP; v++) {
+        const uint8_t *s = p - SUPER_BYTES + v / VPP * next + v % VPP * VW * 2;
+        d[v] = v_f16(s);
+        dmin[v] = v_f16(s + 32);
     }
 }
 
@@ -255,8 +300,11 @@ INLINE void block_8(const uint8_t *rows, const uint8_t *p, const size_t next, co
 }
 
 INLINE void block_multiply(const uint8_t *rows, const uint8_t *p, const size_t next, const int nr,
-                           const int np, const enum form form, VF acc[STREAM_ROWS][NV_MOST]) {
-    if (form == FORM_4E)
+                           const int np, const enum form form, const VF *d, const VF *dmin,
+                           VF acc[STREAM_ROWS][NV_MOST]) {
+    if (form == FORM_4K)
+        block_4k(rows, p, next, nr, np, d, dmin, acc);
+    else if (form == FORM_4E)
         block_4e(rows, p, next, nr, np, acc);
     else
         block_8(rows, p, next, nr, np, form, acc);
@@ -266,16 +314,23 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
     const size_t next = t->w->panel_bytes;
     const uint32_t blocks = t->a->blocks;
     const int step = (int)form_block_bytes(form);
-    const uint8_t *p = t->w->packed + t->panel * next;
+    const uint8_t *p = block_at(t, t->panel, 0, form);
     const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
-    VF acc[STREAM_ROWS][NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
     uint32_t left = t->ask;
     tile_expect(t, nr, np);
     tile_clear(nr, np * VPP, acc);
+    UNROLL
+    for (int v = 0; v < np * VPP; v++)
+        d[v] = dmin[v] = v_zero();
     for (uint32_t b = 0; b < blocks; b++) {
+        if (form == FORM_4K && b % 8 == 0) {
+            p += b ? SUPER_BYTES : 0;
+            super_4(p, next, np, d, dmin);
+        }
         if (tile_turn(t, &left))
             tile_prefetch(t, p, np, step);
-        block_multiply(rows, p, next, nr, np, form, acc);
+        block_multiply(rows, p, next, nr, np, form, d, dmin, acc);
         p += step;
         rows += nr * ROW_BYTES;
     }
@@ -288,17 +343,23 @@ INLINE void tile_codes(const struct tile *t, const int nr, const int np, const e
 INLINE void further_codes(const struct tile *t, uint32_t i, const int np, const enum form form) {
     const size_t next = t->w->panel_bytes, r = t->row + i;
     const struct further *at = t->a->further + r * t->a->most_further;
-    const uint8_t *panel = t->w->packed + t->panel * next;
     float *out = t->out + i * t->stride;
-    VF acc[STREAM_ROWS][NV_MOST];
+    VF acc[STREAM_ROWS][NV_MOST], d[NV_MOST], dmin[NV_MOST];
     UNROLL
-    for (int v = 0; v < np * VPP; v++)
+    for (int v = 0; v < np * VPP; v++) {
+        d[v] = dmin[v] = v_zero();
         acc[0][v] = v_loadu(out + v * VW);
-    for (uint32_t k = 0; k < t->a->further_n[r]; k++, at++)
-        if (form_joined(form))
-            block_joined(at->block, panel, next, at->number, np, form, acc);
-        else
-            block_multiply(at->block, panel + at->number * form_block_bytes(form), next, 1, np, form, acc);
+    }
+    for (uint32_t k = 0; k < t->a->further_n[r]; k++, at++) {
+        const uint8_t *p = block_at(t, t->panel, at->number, form);
+        if (form_joined(form)) {
+            block_joined(at->block, t->w->packed + t->panel * next, next, at->number, np, form, acc);
+            continue;
+        }
+        if (form == FORM_4K)
+            super_4(p - at->number % 8 * form_block_bytes(form), next, np, d, dmin);
+        block_multiply(at->block, p, next, 1, np, form, d, dmin, acc);
+    }
     UNROLL
     for (int v = 0; v < np * VPP; v++)
         v_storeu(out + v * VW, acc[0][v]);
@@ -404,7 +465,7 @@ INLINE void tile_bf16(const struct tile *t, const int nr, const int np, const en
 #define TILES_OF(BODY, FORM) FOR_ROWS(TILE, BODY, FORM)
 TILES_OF(tile_joined, FORM_4)
 TILES_OF(tile_joined, FORM_4M)
-TILES_OF(tile_joined, FORM_4K)
+TILES_OF(tile_codes, FORM_4K)
 TILES_OF(tile_codes, FORM_4E)
 TILES_OF(tile_codes, FORM_8)
 TILES_OF(tile_codes, FORM_8M)
@@ -416,7 +477,7 @@ TILES_OF(tile_bf16, FORM_BF16)
 
 static void (*const tile_table[][STREAM_ROWS + (MOST_TILE_PANELS - 1) * TILE_ROWS])(const struct tile *) = {
     [FORM_4] = TILE_ROW(tile_joined, FORM_4),     [FORM_4M] = TILE_ROW(tile_joined, FORM_4M),
-    [FORM_4K] = TILE_ROW(tile_joined, FORM_4K),   [FORM_4E] = TILE_ROW(tile_codes, FORM_4E),
+    [FORM_4K] = TILE_ROW(tile_codes, FORM_4K),    [FORM_4E] = TILE_ROW(tile_codes, FORM_4E),
     [FORM_8] = TILE_ROW(tile_codes, FORM_8),      [FORM_8M] = TILE_ROW(tile_codes, FORM_8M),
     [FORM_8S] = TILE_ROW(tile_codes, FORM_8S),    [FORM_8SM] = TILE_ROW(tile_codes, FORM_8SM),
     [FORM_F32] = TILE_ROW(tile_float, FORM_F32),  [FORM_F16] = TILE_ROW(tile_float, FORM_F16),

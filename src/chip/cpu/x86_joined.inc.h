@@ -2,8 +2,8 @@
  * block's sum of centred codes fits 16 bits: at most 8 * 127 * 32. So the sums of two blocks stand in one lane, the first in its high half, and
  *     t    = both times the rows' 16-bit scales of these blocks, rounded to 16 bits                       (vpmulhrsw)
  *     t   += what the sums of uncentred codes have more, where the form has minimums
- *     acc += both times the weights' scales, of 6 or 12 bits, in 32 bits                                  (vpdpwssd, vpmaddwd)
- * for a group of blocks; then acc times the unit of the weights' scales is added in float. Minimums times the sums of the rows' codes are summed up likewise. What t
+ *     acc += both times the weights' 12-bit scales, in 32 bits                                            (vpdpwssd, vpmaddwd)
+ * for GROUP blocks; then acc times the unit of the weights' scales is added in float. Minimums times the sums of the rows' codes are summed up likewise. What t
  * loses is half a unit of a sum of the row's coarsest block, and that is at most OUTLIER times as coarse as the mean (kernels.h): a tenth of what the codes
  * of the rows have lost. */
 
@@ -14,16 +14,11 @@ enum { JOINED_SCALE = 3, JOINED_E = 7 }; /* what of a 16-bit scale is not the sc
 /* ---- weights ----
  * Two blocks of a panel are what their form has for 16 outputs each, in pairs [16][2], the second block's first, and then the codes of both. An f16 becomes
  * an int16, 8 s + e: s * 2^(E - 26) is what it was, s from -4094 to 4094, and E, which is the largest of the GROUP's exponents, has its lower three bits in the second's
- * e and the others in the first's. Such scales are what the file has down to half of the largest; smaller ones lose their last bits. FORM_4K's
- * scales and minimums are small integers already; its groups are its superblocks. */
-
-INLINE uint32_t joined_group(const enum form form) {
-    return form == FORM_4K ? 8 : GROUP;
-}
+ * e and the others in the first's. Such scales are what the file has down to half of the largest; smaller ones lose their last bits. */
 
 /* Where the pair of block b begins in a panel. */
 INLINE size_t joined_at(const enum form form, uint32_t b) {
-    return b / 2 * 2 * form_block_bytes(form) + (form == FORM_4K ? (b / 8 + 1) * SUPER_BYTES : 0);
+    return b / 2 * 2 * form_block_bytes(form);
 }
 
 /* What stands before a pair's codes. */
@@ -79,46 +74,19 @@ static void join_group(uint8_t *p, enum form form, uint32_t blocks) {
     }
 }
 
-/* A superblock likewise. */
-static void join_super(uint8_t *p) {
-    enum { HALF = 288, HEAD = 2 * PANEL };
-    for (int b = 0; b < 8; b += 2, p += 2 * HALF) {
-        uint8_t pair[HEAD][2];
-        for (int i = 0; i < HEAD; i++) {
-            pair[i][0] = p[HALF + i];
-            pair[i][1] = p[i];
-        }
-        memmove(p + 2 * HEAD, p + HEAD, 256);
-        memcpy(p, pair, sizeof pair);
-    }
-}
-
 static void order(const struct chip_matrix *m, uint8_t *panel) {
-    if (!form_joined(m->form))
-        return;
-    uint32_t blocks = blocks_of(m->inputs), group = joined_group(m->form);
-    for (uint32_t b = 0; b < blocks; b += group) {
-        uint8_t *p = panel + joined_at(m->form, b);
-        if (m->form == FORM_4K)
-            join_super(p);
-        else
-            join_group(p, m->form, b + group < blocks ? group : blocks - b);
-    }
+    uint32_t blocks = blocks_of(m->inputs);
+    for (uint32_t b = 0; form_joined(m->form) && b < blocks; b += GROUP)
+        join_group(panel + joined_at(m->form, b), m->form, b + GROUP < blocks ? GROUP : blocks - b);
 }
 
 /* Both blocks' scales (what = 0) or minimums (1), as 16-bit integers, for vector v of a panel whose pair begins at p. */
-INLINE VI joined_pair(const uint8_t *p, const enum form form, const int what, const int v) {
-    if (form == FORM_4K)
-        return vi_wide8u(p + (what * PANEL + v * VW) * 2);
+INLINE VI joined_pair(const uint8_t *p, const int what, const int v) {
     return vi_sar16(vi_loadu(p + (what * PANEL + v * VW) * 4), JOINED_SCALE);
 }
 
 /* What they are units of, p being the first pair of a group. Minimums are multiplied by sums that count in eighths. */
-INLINE VF joined_unit(const uint8_t *p, const enum form form, const int what, const int v) {
-    if (form == FORM_4K) {
-        VF d = v_f16(p - SUPER_BYTES + (what * PANEL + v * VW) * 2);
-        return what ? v_mul(d, v_set(-1.0f / 8)) : d;
-    }
+INLINE VF joined_unit(const uint8_t *p, const int what, const int v) {
     VI x = vi_loadu(p + (what * PANEL + v * VW) * 4), low = vi_shl(vi_and(x, vi_set32(JOINED_E)), 23),
        high = vi_shl(vi_and(x, vi_set32(JOINED_E << 16)), 23 + 3 - 16);
     return v_bits(vi_add(vi_add(low, high), vi_set32((127 - 26 - (what ? 3 : 0)) << 23)));
@@ -188,7 +156,7 @@ INLINE void multiply_joined(const struct tile *t, const uint8_t *rows, const uin
     dots_4(second, p + head + 256, next, nr, np, form, sum);
     UNROLL
     for (int v = 0; v < nv; v++)
-        scale[v] = joined_pair(p + v / VPP * next, form, 0, v % VPP);
+        scale[v] = joined_pair(p + v / VPP * next, 0, v % VPP);
     UNROLL
     for (int i = 0; i < nr; i++) {
         VI as = vi_set32(row_int(second, AT_JOINED, nr, i)), am = vi_set32(row_int(rows, AT_JOINED, nr, i));
@@ -211,7 +179,7 @@ INLINE void minimums_joined(const uint8_t *rows, const uint8_t *p, const size_t 
         VI min[NV_MOST];
         UNROLL
         for (int v = 0; v < nv; v++)
-            min[v] = joined_pair(p + v / VPP * next, form, 1, v % VPP);
+            min[v] = joined_pair(p + v / VPP * next, 1, v % VPP);
         UNROLL
         for (int i = 0; i < nr; i++) {
             VI am = vi_set32(row_int(rows, AT_JOINED, nr, i));
@@ -233,11 +201,11 @@ INLINE void joined_clear(const int nr, const int nv, VI acc[STREAM_ROWS][NV_MOST
 }
 
 /* total += acc, which is of a group that begins at p. */
-INLINE void joined_add(const uint8_t *p, const size_t next, const int nr, const int np, const enum form form,
-                       const int what, VI acc[STREAM_ROWS][NV_MOST], VF total[STREAM_ROWS][NV_MOST]) {
+INLINE void joined_add(const uint8_t *p, const size_t next, const int nr, const int np, const int what,
+                       VI acc[STREAM_ROWS][NV_MOST], VF total[STREAM_ROWS][NV_MOST]) {
     UNROLL
     for (int v = 0; v < np * VPP; v++) {
-        VF unit = joined_unit(p + v / VPP * next, form, what, v % VPP);
+        VF unit = joined_unit(p + v / VPP * next, what, v % VPP);
         UNROLL
         for (int i = 0; i < nr; i++)
             total[i][v] = v_fma(v_int(acc[i][v]), unit, total[i][v]);
@@ -247,7 +215,7 @@ INLINE void joined_add(const uint8_t *p, const size_t next, const int nr, const 
 INLINE void tile_joined(const struct tile *t, const int nr, const int np, const enum form form) {
     const size_t next = t->w->panel_bytes;
     const int nv = np * VPP;
-    const uint32_t blocks = t->a->blocks, most = joined_group(form);
+    const uint32_t blocks = t->a->blocks;
     const uint8_t *panel = t->w->packed + t->panel * next;
     const uint8_t *rows = t->a->codes + (size_t)t->row * blocks * ROW_BYTES;
     const bool together = 3 * nr * nv + 8 <= REGISTERS; /* else minimums have a loop of their own */
@@ -255,14 +223,12 @@ INLINE void tile_joined(const struct tile *t, const int nr, const int np, const 
     uint32_t left = t->ask;
     tile_expect(t, nr, np);
     tile_clear(nr, nv, total);
-    for (uint32_t group = 0; group < blocks; group += most) {
+    for (uint32_t group = 0; group < blocks; group += GROUP) {
         const uint8_t *p = panel + joined_at(form, group), *head = p, *first = rows;
-        const uint32_t n = group + most < blocks ? most : blocks - group;
+        const uint32_t n = group + GROUP < blocks ? GROUP : blocks - group;
         VI acc[STREAM_ROWS][NV_MOST], low[STREAM_ROWS][NV_MOST];
         joined_clear(nr, nv, acc);
         joined_clear(nr, nv, low);
-        if (form == FORM_4K)
-            tile_prefetch(t, head - SUPER_BYTES, np, SUPER_BYTES);
         for (uint32_t b = 0; b < n; b += 2) {
             multiply_joined(t, rows, p, nr, np, form, tile_turn(t, &left), acc);
             if (form != FORM_4 && together)
@@ -270,12 +236,12 @@ INLINE void tile_joined(const struct tile *t, const int nr, const int np, const 
             p += 2 * form_block_bytes(form);
             rows += 2 * nr * ROW_BYTES;
         }
-        joined_add(head, next, nr, np, form, 0, acc, total);
+        joined_add(head, next, nr, np, 0, acc, total);
         if (form == FORM_4)
             continue;
         if (!together)
             minimums_joined(first, head, next, nr, np, form, n, low);
-        joined_add(head, next, nr, np, form, 1, low, total);
+        joined_add(head, next, nr, np, 1, low, total);
     }
     UNROLL
     for (int i = 0; i < nr; i++)
@@ -294,7 +260,7 @@ INLINE VF joined_one(VI pair, uint32_t number) {
 INLINE void block_joined(const uint8_t *row, const uint8_t *panel, const size_t next, const uint32_t number,
                          const int np, const enum form form, VF acc[STREAM_ROWS][NV_MOST]) {
     const uint8_t *p = panel + joined_at(form, number),
-                  *group = panel + joined_at(form, number / joined_group(form) * joined_group(form));
+                  *group = panel + joined_at(form, number / GROUP * GROUP);
     const int32_t start = form == FORM_4 ? row_int(row, AT_START_4, 1, 0) : 0;
     const VF as = v_set(row_float(row, AT_SCALE, 1, 0)), am = v_set(row_float(row, AT_SCALED_SUM, 1, 0) * 8);
     VI sum[STREAM_ROWS][NV_MOST];
@@ -305,13 +271,13 @@ INLINE void block_joined(const uint8_t *row, const uint8_t *panel, const size_t 
     UNROLL
     for (int v = 0; v < np * VPP; v++) {
         const size_t at = v / VPP * next;
-        VF scale = v_mul(joined_one(joined_pair(p + at, form, 0, v % VPP), number),
-                         joined_unit(group + at, form, 0, v % VPP));
+        VF scale =
+            v_mul(joined_one(joined_pair(p + at, 0, v % VPP), number), joined_unit(group + at, 0, v % VPP));
         acc[0][v] = v_fma(v_int(END_4(sum[0][v], start)), v_mul(scale, as), acc[0][v]);
         if (form == FORM_4)
             continue;
-        VF min = v_mul(joined_one(joined_pair(p + at, form, 1, v % VPP), number),
-                       joined_unit(group + at, form, 1, v % VPP));
+        VF min =
+            v_mul(joined_one(joined_pair(p + at, 1, v % VPP), number), joined_unit(group + at, 1, v % VPP));
         acc[0][v] = v_fma(min, am, acc[0][v]);
     }
 }
