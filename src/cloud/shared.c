@@ -28,6 +28,7 @@ struct neighbour {
 struct shared {
     char node[NODE_NAME_BYTES];
     int64_t started;            /* as our row says */
+    bool joining;               /* this row is not committed yet */
     int64_t turn, prices, rest; /* up to which the mirror is whole */
     int64_t fence;              /* rises when another node has settled what we had open */
     int64_t next_tick;          /* on the monotonic clock */
@@ -135,6 +136,7 @@ static int write_node(struct cloud *c, struct error *e) {
     if (rc != 0)
         return rc;
     c->shared->started = clock_wall_ns();
+    c->shared->joining = true;
     query_text(q, 1, str_from(c->shared->node));
     query_int(q, 2, c->shared->started);
     return query_run(q, e);
@@ -232,10 +234,12 @@ static int read_rest(struct cloud *c, int64_t since, struct error *e) {
 int shared_refresh(struct cloud *c, struct error *e) {
     struct shared *s = c->shared;
     const struct ledger *l = &c->ledger;
-    int rc = 0;
-    if (s == NULL || s->turn < 0 || l->turn == s->turn + 1)
+    if (s == NULL || s->turn < 0)
         return 0;
-    if ((rc = check_fence(c, e)) == 0 && l->rest != s->rest)
+    int rc = s->joining ? write_node(c, e) : 0; /* the transaction that did was not to be */
+    if (rc != 0 || l->turn == s->turn + 1)
+        return rc;
+    if ((s->joining || (rc = check_fence(c, e)) == 0) && l->rest != s->rest)
         rc = read_rest(c, s->turn, e);
     if (rc == 0 && l->prices != s->prices)
         rc = price_load(c, e);
@@ -250,8 +254,10 @@ int shared_refresh(struct cloud *c, struct error *e) {
 }
 
 void shared_committed(struct cloud *c) {
-    if (c->shared != NULL)
-        c->shared->turn = c->ledger.turn;
+    if (c->shared == NULL)
+        return;
+    c->shared->turn = c->ledger.turn;
+    c->shared->joining = false;
 }
 
 /* ---- what we change ---- */
