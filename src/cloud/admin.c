@@ -560,7 +560,7 @@ int access_run(struct cloud *c, const struct actor *who, const struct json *requ
          aside = takes || r.operation->kind == OPERATION_READS_LONG, audited = takes || changes(&r);
     r.outcome = "ok";
     int rc = aside || r.operation->kind == OPERATION_READS
-                 ? journal_call_reading(c, aside ? run_check : run_operation, &r, &why)
+                 ? journal_call_harmless(c, aside ? run_check : run_operation, &r, &why)
                  : journal_call(c, run_operation, &r, &why);
     if (rc == 0 && aside)
         rc = r.operation->run(c, request, out, &why);

@@ -185,7 +185,7 @@ static void begin_due(struct courier *k) {
     struct error e = {0};
     write_refusals(k->cloud);
     k->next = clock_wall_ns() + LATER;
-    if (journal_call(k->cloud, take, k, &e) != 0)
+    if (journal_call_harmless(k->cloud, take, k, &e) != 0)
         return; /* the books have stopped, and say so themselves */
     for (size_t i = 0; i < DELIVERIES; i++)
         if (k->slot[i].busy && k->slot[i].easy == NULL && !k->slot[i].ended)
@@ -194,7 +194,7 @@ static void begin_due(struct courier *k) {
 
 static void end_ended(struct courier *k) {
     struct error e = {0};
-    journal_call(k->cloud, record, k, &e);
+    journal_call_harmless(k->cloud, record, k, &e);
     for (size_t i = 0; i < DELIVERIES; i++)
         if (k->slot[i].ended)
             finish(&k->slot[i]);

@@ -309,9 +309,9 @@ void journal_put(struct cloud *c, struct entry *entry); /* under the lock; once 
 void journal_expire_at(struct cloud *c, int64_t at);
 int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e), void *context,
                  struct error *e);
-/* The same, of what changes nothing: when the database goes meanwhile, no harm is done. */
-int journal_call_reading(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
-                         void *context, struct error *e);
+/* The same, of what changes nothing in memory, and may be done or not when the database goes in its commit: the money path does not stop for it. */
+int journal_call_harmless(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
+                          void *context, struct error *e);
 /* The same between transactions. */
 int journal_call_between(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
                          void *context, struct error *e);

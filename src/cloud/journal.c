@@ -302,8 +302,8 @@ int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, str
     return make_call(c, &call, e);
 }
 
-int journal_call_reading(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
-                         void *context, struct error *e) {
+int journal_call_harmless(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
+                          void *context, struct error *e) {
     struct call call = {.entry = {.kind = ENTRY_CALL}, .reads = true, .run = run, .context = context};
     return make_call(c, &call, e);
 }

@@ -282,6 +282,7 @@ static void test_changes(void **state) {
     h = begin_with(1, "m", key, 400, NULL);
     assert_true(decided(&h));
     assert_null(ask_one(0, 200)); /* 800 of 1000 are held there */
+    on(0, "{'op':'ledger.verify'}", "\"wrong\":[]");
     on(1, "{'op':'tenant.credit','name':'t','amount':'200'}", "1200");
     struct hold *more = ask_one(0, 200);
     assert_non_null(more);

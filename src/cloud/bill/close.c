@@ -382,7 +382,7 @@ static int sum_journal(struct cloud *c, struct verifying *v, struct error *e) {
     for (v->from = 1; rc == 0 && v->from <= v->p.last_seq; v->from = v->to + 1) {
         int64_t end = v->from < v->p.first_seq ? v->p.first_seq - 1 : v->p.last_seq;
         v->to = end - v->from < PIECE ? end : v->from + PIECE - 1;
-        rc = journal_call(c, verify_piece, v, e);
+        rc = journal_call_harmless(c, verify_piece, v, e);
     }
     return rc;
 }
@@ -426,7 +426,7 @@ static int close_verify(struct cloud *c, const struct json *args, struct buf *ou
     struct hash hash;
     if (!month_parse(json_as_str(json_get(args, "month")), v.p.month))
         return error_param(e, ERR_INVALID, "month", "a month is written like 2026-11");
-    int rc = journal_call(c, begin_verify, &v, e);
+    int rc = journal_call_harmless(c, begin_verify, &v, e);
     if (rc == 0 && (rc = sum_journal(c, &v, e)) == 0)
         rc = compare(&v, json_as_str(json_get(args, "key")), &wrong, e);
     if (rc == 0) {
