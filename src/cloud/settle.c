@@ -85,9 +85,9 @@ static int finish_request(struct store *s, const char *id, const struct usage_re
 
 /* ---- what a group comes to: many charges change few accounts, so each is written once ---- */
 
-/* Before anything of theirs changes: the transaction may not be to be. */
+/* Before anything of theirs changes, where nodes share the books: the transaction may not be to be. */
 static void touch(struct cloud *c, struct tenant *t, struct key *k) {
-    if (k != NULL && !k->touched) {
+    if (c->shared != NULL && k != NULL && !k->touched) {
         k->touched = true;
         k->before = k->limited.used;
         k->next_touched = c->touched_keys;
@@ -97,7 +97,8 @@ static void touch(struct cloud *c, struct tenant *t, struct key *k) {
         return;
     t->touched = true;
     t->moves = (struct movement){0};
-    t->before = (struct before){t->balance, t->held, t->remainder, t->limited.used};
+    if (c->shared != NULL)
+        t->before = (struct before){t->balance, t->held, t->remainder, t->limited.used};
     t->next_touched = c->touched;
     c->touched = t;
 }
