@@ -9,10 +9,11 @@
 struct report {
     char currency[4];
     int64_t zone;
-    int64_t from, to, now; /* nanoseconds since 1970; the period ends at `now`, the end of this second, when it is running */
-    int64_t began;         /* from, or when the first of the assets in use was bought, if that was later */
-    bool annuity;          /* capital is charged as an annuity, not as it is written off */
-    double watts;          /* that machines measured, on average; 0: none did */
+    int64_t from, to,
+        now; /* nanoseconds since 1970; the period ends at `now`, the end of this second, when it is running */
+    int64_t began; /* from, or when the first of the assets in use was bought, if that was later */
+    bool annuity;  /* capital is charged as an annuity, not as it is written off */
+    double watts;  /* that machines measured, on average; 0: none did */
 
     size_t assets;                     /* in use at the end */
     double price, value, chips;        /* of these */
