@@ -376,11 +376,6 @@ bool cloud_stopped(struct cloud *c, struct error *why) {
     return true;
 }
 
-static void find_limited_key(struct cloud *c, struct hold *h) {
-    struct key *k = memory_key(c, h->key);
-    h->limited_key = k != NULL && k->tenant == h->tenant ? k : NULL;
-}
-
 int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, struct error *e) {
     *out = NULL;
     if (a->model.n >= MODEL_NAME_BYTES || a->prompt_tokens > INT32_MAX ||
@@ -407,7 +402,7 @@ int cloud_admit(struct cloud *c, const struct admission *a, struct hold **out, s
         memcpy(h->route, a->route.p, a->route.n);
     pthread_mutex_lock(&c->lock);
     h->tenant = memory_tenant_of(c, a->who->tenant);
-    find_limited_key(c, h);
+    h->limited_key = memory_key_of(c, h->tenant, h->key);
     int rc = atomic_load(&c->broken)    ? stopped(c, e)
              : atomic_load(&c->is_away) ? cloud_is_away(e)
              : h->tenant == NULL        ? error_set(e, ERR_AUTH, "the tenant is gone")
@@ -490,21 +485,21 @@ static void give_back(struct cloud *c, struct hold *h) {
     find_warnings(h);
 }
 
-void hold_recover(struct cloud *c, struct hold *h) {
-    hold_charge(h);
-    struct limit_settle done = {.charge = h->charge, .wall = c->now, .zone = c->zone};
-    if (c->shared != NULL) { /* others count it as running */
-        give_back(c, h);
-        return;
-    }
-    limits_charge(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
-                  &h->warning.tenant, &h->warning.key);
-    find_warnings(h);
-}
-
 void hold_settle(struct cloud *c, struct hold *h) {
     hold_charge(h);
     give_back(c, h);
+}
+
+void hold_recover(struct cloud *c, struct hold *h) {
+    if (c->shared != NULL) { /* others count it as running */
+        hold_settle(c, h);
+        return;
+    }
+    hold_charge(h);
+    struct limit_settle done = {.charge = h->charge, .wall = c->now, .zone = c->zone};
+    limits_charge(&h->tenant->limited, h->limited_key != NULL ? &h->limited_key->limited : NULL, &done,
+                  &h->warning.tenant, &h->warning.key);
+    find_warnings(h);
 }
 
 void cloud_settle(struct hold *h, const struct settlement *s) {

@@ -168,7 +168,7 @@ struct hold {
 /* Run on the writer's thread, in a transaction of its own or (between) in none. */
 struct call {
     struct entry entry;
-    bool between, reads;
+    bool between, harmless;
     int (*run)(struct cloud *c, void *context, struct error *e);
     void *context;
     struct error error;
@@ -257,6 +257,8 @@ int memory_need_tenant(struct cloud *c, struct str name, const char *argument, s
 struct tenant *memory_tenant_of(struct cloud *c, int64_t id); /* the same */
 int memory_add_tenant(struct cloud *c, const struct tenant *t, struct error *e);
 struct key *memory_key(struct cloud *c, int64_t id);
+struct key *memory_key_of(struct cloud *c, const struct tenant *t,
+                          int64_t id); /* NULL: it is not that tenant's */
 int memory_add_key(struct cloud *c, const struct key *k, struct error *e);
 
 /* ---- idempotency.c: on the writer's thread ---- */

@@ -146,7 +146,7 @@ static void run_call(struct cloud *c, struct call *call) {
         journal_rollback(c);
     /* Memory may have changed already, and when the database goes in a commit it is not known whether the books have. */
     if (here && (rc == ERR_IO || rc == ERR_CORRUPT ||
-                 (rc == ERR_UNAVAILABLE && ran == 0 && !call->reads && store_wrote(c->store))))
+                 (rc == ERR_UNAVAILABLE && ran == 0 && !call->harmless && store_wrote(c->store))))
         broke(c, &call->error);
     else if (here && rc == ERR_UNAVAILABLE && store_is_url(cloud_where(c->folder)))
         go_away(c, NULL, &call->error);
@@ -304,7 +304,7 @@ int journal_call(struct cloud *c, int (*run)(struct cloud *c, void *context, str
 
 int journal_call_harmless(struct cloud *c, int (*run)(struct cloud *c, void *context, struct error *e),
                           void *context, struct error *e) {
-    struct call call = {.entry = {.kind = ENTRY_CALL}, .reads = true, .run = run, .context = context};
+    struct call call = {.entry = {.kind = ENTRY_CALL}, .harmless = true, .run = run, .context = context};
     return make_call(c, &call, e);
 }
 

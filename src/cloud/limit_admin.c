@@ -97,10 +97,10 @@ static int read_zone(struct cloud *c, struct error *e) {
 /* Whom a row is about; NULL: nobody (any more). */
 static struct limited *find_limited(struct cloud *c, int64_t tenant, int64_t key) {
     struct tenant *t = memory_tenant_of(c, tenant);
-    struct key *k = memory_key(c, key);
+    struct key *k = memory_key_of(c, t, key);
     if (key == 0)
         return t != NULL ? &t->limited : NULL;
-    return k != NULL && k->tenant == t ? &k->limited : NULL;
+    return k != NULL ? &k->limited : NULL;
 }
 
 static int read_limits(struct query *q, struct limits *l, struct error *e) {

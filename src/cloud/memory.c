@@ -74,6 +74,11 @@ struct key *memory_key(struct cloud *c, int64_t id) {
     return k;
 }
 
+struct key *memory_key_of(struct cloud *c, const struct tenant *t, int64_t id) {
+    struct key *k = memory_key(c, id);
+    return k != NULL && k->tenant == t ? k : NULL;
+}
+
 /* A tenant as its row says; its balance is the account's, which another hand reads. */
 static int set_tenant(struct cloud *c, const struct tenant *t, struct error *e) {
     struct tenant *known = memory_tenant_of(c, t->id);

@@ -27,8 +27,7 @@ static int read_open(struct cloud *c, struct query *q, struct hold **out, struct
         !str_is(model, h->model) || !str_is(route, h->route) || !str_is(node, h->node))
         return error_set(e, ERR_CORRUPT, "the request %s of the books is damaged", h->id);
     h->key = query_column_int(q, 5);
-    struct key *k = memory_key(c, h->key);
-    h->limited_key = k != NULL && k->tenant == h->tenant ? k : NULL;
+    h->limited_key = memory_key_of(c, h->tenant, h->key);
     h->price = query_column_int(q, 6);
     h->tariff = (struct tariff){.rate = query_column_int(q, 7),
                                 .input = query_column_int(q, 14),
